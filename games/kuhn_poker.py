@@ -1,0 +1,68 @@
+"""Kuhn poker (Kuhn 1950), the smallest poker in which bluffing pays. Its value for role 0 is -1/18 chips a hand."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Self
+
+from spiral.game import GameSpec, IllegalAction
+
+RULES = """\
+Kuhn poker. The deck is jack, queen, king; each player antes 1 chip and gets one card.
+On your turn check or bet 1 chip; facing a bet, call it or fold.
+If nobody folds the higher card takes the pot."""
+
+CARDS = ("jack", "queen", "king")
+# The betting so far -> what the player to move may do. A history that is missing here is over.
+ACTIONS = {
+    (): ("check", "bet"),
+    ("check",): ("check", "bet"),
+    ("bet",): ("fold", "call"),
+    ("check", "bet"): ("fold", "call"),
+}
+
+
+class KuhnPoker:
+    """One hand. A card is its rank: 0 jack, 1 queen, 2 king."""
+
+    spec = GameSpec(id="kuhn_poker", title="Kuhn poker", rules=RULES, max_turns=3, max_return=2.0, exact=True)
+
+    def __init__(self, seed: int) -> None:
+        self.cards: tuple[int, ...] = tuple(random.Random(seed).sample(range(3), 2))
+        self.history: tuple[str, ...] = ()
+
+    def role_to_move(self) -> int | None:
+        return len(self.history) % 2 if self.history in ACTIONS else None
+
+    def observe(self, role: int) -> str:
+        betting = ", ".join(f"player {turn % 2} {action}s" for turn, action in enumerate(self.history))
+        return f"You are player {role} with the {CARDS[self.cards[role]]}. Betting: {betting or 'none yet'}."
+
+    def legal_actions(self) -> tuple[str, ...]:
+        return ACTIONS.get(self.history, ())
+
+    def step(self, action: str) -> None:
+        if action not in self.legal_actions():
+            raise IllegalAction(f"{action!r} is not one of: {', '.join(self.legal_actions()) or 'none, the hand is over'}.")
+        self.history += (action,)
+
+    def returns(self) -> tuple[float, float]:
+        if self.history[-1] == "fold":  # the player who did not fold wins the ante
+            winner, chips = len(self.history) % 2, 1.0
+        else:
+            winner, chips = int(self.cards[1] > self.cards[0]), 2.0 if self.history[-1] == "call" else 1.0
+        return (chips, -chips) if winner == 0 else (-chips, chips)
+
+    def info_state(self, role: int) -> str:
+        return f"{CARDS[self.cards[role]]}:{','.join(self.history)}"
+
+    def clone(self) -> Self:
+        copy = type(self)(0)
+        copy.cards, copy.history = self.cards, self.history
+        return copy
+
+    def deals(self) -> Iterator[tuple[float, Self]]:
+        for cards in itertools.permutations(range(3), 2):
+            game = type(self)(0)
+            game.cards = cards
+            yield 1 / 6, game

@@ -1,0 +1,111 @@
+"""`spiral ...`: thin commands over the library. Heavy modules are imported only by the commands that need them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+app = typer.Typer(
+    help="Train one language model by playing zero-sum text games against itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides, such as learner.kl_coef=0")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, such as runs/quickstart")]
+
+
+class _ListsConfigKeys(TyperCommand):
+    """Its --help ends with every key of the config."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from spiral.config import describe
+
+        formatter.write("\nEvery key of the config, with its default:\n\n")
+        for key, default, text in describe():
+            formatter.write(f"  {key}" + (f" = {default}" if default else "") + "\n")
+            with formatter.indentation(), formatter.indentation(), formatter.indentation():
+                formatter.write_text(text)
+
+
+@app.command(cls=_ListsConfigKeys)
+def train(config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/quickstart.yaml")], overrides: Overrides = None) -> None:
+    """Begin a run. It ends with a checkpoint, a plot and a before/after summary in its run directory."""
+    from spiral.config import load
+
+    loaded = load(config, overrides or [])
+    from spiral import train as training
+
+    raise typer.Exit(training.start(loaded))
+
+
+@app.command()
+def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
+    """Go on with a run that was stopped or killed, from its newest checkpoint."""
+    from spiral import train as training
+
+    raise typer.Exit(training.resume(run_dir, overrides or []))
+
+
+@app.command()
+def games(as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+    """List the games that can be played."""
+    from spiral.game import make
+    from spiral.game.registry import all_game_ids
+
+    specs = [make(game_id, 0).spec for game_id in all_game_ids()]
+    if as_json:
+        rows = [{name: getattr(spec, name) for name in ("id", "title", "max_turns", "free_text", "exact")} for spec in specs]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "title", "free text", "exact", "max turns")
+    for spec in specs:
+        table.add_row(spec.id, spec.title, *("yes" if flag else "" for flag in (spec.free_text, spec.exact)), str(spec.max_turns))
+    Console().print(table)
+
+
+@app.command()
+def replay(
+    run_dir: RunDir,
+    step: Annotated[int | None, typer.Option(help="Step to read; default: the newest")] = None,
+    game: Annotated[str | None, typer.Option(help="Only this game")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Episodes to show")] = 3,
+) -> None:
+    """Show episodes that a run trained on, turn by turn."""
+    from spiral.monitor.replay import show
+
+    show(run_dir, step, game, count)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what a run would miss."""
+    from spiral.doctor import report
+
+    raise typer.Exit(0 if report() else 1)
+
+
+def main() -> None:
+    """The entry point: what a user can mend is one line and exit code 2."""
+    from spiral.config import UserError
+
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        typer.echo(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else ""), err=True)
+        sys.exit(2)

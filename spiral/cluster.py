@@ -1,0 +1,199 @@
+"""Which Ray actor runs on which device: the only place that decides it, and the only one that waits for actors.
+
+Every wait has a limit, and names the actor that did not answer.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from spiral.config import Config, UserError
+from spiral.game.solve import DecisionPoint
+from spiral.types import Episode, Match, WeightsRef
+
+
+class ActorFailed(RuntimeError):
+    """An actor died, raised, or did not answer in time. The message names it and its log."""
+
+
+@dataclass(slots=True)
+class PendingEpisodes:
+    """Matches that generators are playing: one (name, reference) per generator."""
+
+    parts: list[tuple[str, Any]]
+    num_matches: int
+
+
+class Cluster:
+    """The actors of a run: generators and the learner. A context manager: leaving it ends them."""
+
+    def __init__(self, config: Config, model_dir: Path) -> None:
+        self._config = config
+        self._start_ray()
+        # What an actor prints, vLLM and its processes included, is kept in the run directory.
+        self._logs = (config.run_dir / "logs").resolve()
+        self._logs.mkdir(parents=True, exist_ok=True)
+        model_dir = model_dir.resolve()
+        self._learner = self._start_learner(model_dir)
+        self._generators = [self._start_generator(index, model_dir) for index in range(config.generators.count)]
+
+    def _start_ray(self) -> None:
+        """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, on the loopback interface."""
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        local = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+        needed = self._config.learner.gpus + self._config.generators.count * self._config.generators.gpus
+        available = int(ray.cluster_resources().get("GPU", 0))
+        if needed > available:
+            raise UserError(f"this run needs {needed} GPUs, the Ray cluster has {available}")
+
+    def _start_learner(self, model_dir: Path) -> ActorHandle:
+        from spiral.learn.learner import Learner
+
+        gpus = self._config.learner.gpus
+        return _start_actor(Learner, "learner", self._logs, gpus, {}, self._config, model_dir)
+
+    def _start_generator(self, index: int, model_dir: Path) -> ActorHandle:
+        from spiral.rollout.generator import Generator
+
+        generators = self._config.generators
+        env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+        if generators.gpus == 0:
+            # In vLLM on a CPU this keeps the worker in the engine's process: it starts in half the time, and no slower. The binding
+            # counts all cores, because vLLM's default keeps one free, which on a small machine is half of it.
+            env |= {
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                "VLLM_CPU_OMP_THREADS_BIND": f"0-{_num_cores() - 1}",
+                "VLLM_CPU_KVCACHE_SPACE": str(generators.kv_cache_gib),
+            }
+        name = f"generator_{index}"
+        return _start_actor(Generator, name, self._logs, generators.gpus, env, index, self._config, model_dir)
+
+    def wait_until_ready(self) -> None:
+        """Wait for engines and learner to have loaded the model."""
+        limit = self._config.generators.start_timeout_s
+        starting = [(self._name(i), generator.start.remote()) for i, generator in enumerate(self._generators)]
+        for name, reference in [*starting, ("learner", self._learner.__ray_ready__.remote())]:
+            self._get(name, reference, limit, "start")
+
+    # --- playing
+
+    def begin_play(self, matches: Sequence[Match]) -> PendingEpisodes:
+        """Deal `matches` out to the generators and return at once."""
+        count = len(self._generators)
+        shares = [list(matches[i::count]) for i in range(count)]
+        parts = [
+            (self._name(i), self._generators[i].play.remote(share)) for i, share in enumerate(shares) if share
+        ]
+        return PendingEpisodes(parts, len(matches))
+
+    def collect(self, pending: PendingEpisodes, progress: Callable[[int, int], None] = lambda *_: None) -> list[Episode]:
+        """Wait for the episodes, in the order of their match ids. `progress(played in all, matches pending)` is called each second."""
+        limit = self._config.rollout.timeout_s
+        deadline = time.monotonic() + limit
+        waiting = [reference for _, reference in pending.parts]
+        while waiting and time.monotonic() < deadline:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            if waiting:
+                progress(sum(self._call(i, "progress", 30.0)[0] for i in range(len(self._generators))), pending.num_matches)
+        episodes = []
+        for name, reference in pending.parts:
+            episodes += self._get(name, reference, max(0.1, deadline - time.monotonic()), "return its matches", limit)
+        return sorted(episodes, key=lambda episode: episode.match.id)
+
+    def action_probabilities(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+        """The model's probability of each legal action at each decision point, from the first generator."""
+        return self._call(0, "action_probabilities", self._config.rollout.timeout_s, game_id, list(points))  # type: ignore[no-any-return]
+
+    def load(self, weights: WeightsRef) -> None:
+        """Make every generator take over `weights`."""
+        loading = [(self._name(i), generator.load.remote(weights)) for i, generator in enumerate(self._generators)]
+        for name, reference in loading:
+            self._get(name, reference, self._config.weights.timeout_s, f"load policy version {weights.version}")
+
+    # --- learning
+
+    def learn(self, step: int, version: int, episodes: list[Episode]) -> dict[str, float]:
+        """One training step on `episodes`; returns the learner's metrics."""
+        return self._ask_learner("step", step, version, episodes)  # type: ignore[no-any-return]
+
+    def publish(self, version: int) -> WeightsRef:
+        """Write the learner's weights as policy version `version`."""
+        return self._ask_learner("publish", version)  # type: ignore[no-any-return]
+
+    def save_learner(self, directory: Path) -> None:
+        self._ask_learner("save", directory.resolve())
+
+    def load_learner(self, directory: Path) -> None:
+        self._ask_learner("load", directory.resolve())
+
+    # --- waiting
+
+    def _ask_learner(self, method: str, *args: object) -> Any:
+        return self._get("learner", getattr(self._learner, method).remote(*args), self._config.learner.timeout_s, method)
+
+    def _call(self, index: int, method: str, limit: float, *args: object) -> Any:
+        reference = getattr(self._generators[index], method).remote(*args)
+        return self._get(self._name(index), reference, limit, method)
+
+    @staticmethod
+    def _name(index: int) -> str:
+        return f"generator_{index}"
+
+    def _get(self, name: str, reference: Any, wait_s: float, what: str, limit_s: float | None = None) -> Any:
+        log = self._logs / f"{name}.log"
+        try:
+            return ray.get(reference, timeout=wait_s)
+        except GetTimeoutError as error:
+            raise ActorFailed(f"{name} did not {what} within {limit_s or wait_s:.0f} s; its log: {log}") from error
+        except RayActorError as error:
+            raise ActorFailed(f"{name} died; its log: {log}\n{_tail(log)}") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError | OSError | FloatingPointError):
+                raise error.cause from None
+            raise ActorFailed(f"{name} failed to {what}:\n{error}\nits log: {log}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ray.shutdown()
+
+
+def _start_actor(kind: type, name: str, logs: Path, gpus: int, env: dict[str, str], *args: object) -> ActorHandle:
+    """Start `kind(*args)` as a Ray actor whose output goes to `logs`/`name`.log."""
+
+    class Actor(kind):  # type: ignore[misc]
+        def __init__(self, log: Path, *args: object) -> None:
+            _redirect_output(log)
+            super().__init__(*args)
+
+    Actor.__name__ = kind.__name__
+    # Ray would give an actor one thread; on a CPU the actors take turns, so each may use every core.
+    env = {"OMP_NUM_THREADS": str(_num_cores()), "TOKENIZERS_PARALLELISM": "false", **env}
+    options = {"num_cpus": 0, "num_gpus": gpus, "runtime_env": {"env_vars": env}}
+    return ray.remote(**options)(Actor).remote(logs / f"{name}.log", *args)  # type: ignore[no-any-return]
+
+
+def _redirect_output(log: Path) -> None:
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,316 @@
+"""Everything that can be configured: one pydantic tree, read from YAML, with dotted overrides from the command line.
+
+An unknown key is an error that names the near miss. Every key has a description: `spiral train --help` prints them.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class UserError(ValueError):
+    """Something the user can mend: shown as one line, without a traceback, with exit code 2."""
+
+
+Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class GameChoice(Section):
+    """One game of the mix."""
+
+    id: str
+    """Game id: a plugin, textarena/NAME, or package.module:Class (see `spiral games`)."""
+    weight: Positive = 1.0
+    """Share of the matches, relative to the other games' weights."""
+
+
+class ModelConfig(Section):
+    name: str
+    """builtin/tiny, builtin/smollm2-135m-instruct, a directory, or a Hugging Face hub id."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the sampler's weights and of the learner's compute. On CPUs float32 is the faster one."""
+    warmup_steps: Natural = 300
+    """builtin/tiny only: supervised steps on random legal play of the configured games before self-play begins."""
+
+
+class RunConfig(Section):
+    dir: Path = Path("runs")
+    """Where run directories are made."""
+    name: str = "run"
+    """Name of the run directory and of the W&B run. A directory that exists is refused: resume it or pick another."""
+
+
+class RolloutConfig(Section):
+    episodes_per_step: Count = 128
+    """Episodes that one step trains on."""
+    max_tokens: Count = 256
+    """Most tokens of one completion."""
+    temperature: Positive = 1.0
+    """Sampling temperature. The learner scores with logits / temperature, so the ratio stays right."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Must be 1 for training: truncating the sampler biases the importance ratio."""
+    top_k: int = 0
+    """Must be 0 (off) for training, for the same reason."""
+    answer_format: Literal["boxed", "bracket", "tag", "raw"] = "boxed"
+    r"""Where the action stands in a completion: last \boxed{}, last [...], <answer></answer>, or all of it."""
+    context: Literal["turn"] = "turn"
+    """`turn`: each turn is a fresh prompt that holds the observation."""
+    illegal_retries: Natural = 1
+    """How often an illegal action may be tried again, with the reason shown, before the match is forfeited."""
+    max_staleness: Natural = 0
+    """0: play, learn, publish in turn. K: play up to K batches ahead of the learner, with weights up to K versions old."""
+    match_timeout_s: Positive = 600.0
+    """A match that takes longer is void."""
+    timeout_s: Positive = 3600.0
+    """A generator that does not return its matches within this time stops the run, by name."""
+
+    @model_validator(mode="after")
+    def _no_truncation(self) -> "RolloutConfig":
+        if self.top_p != 1.0 or self.top_k != 0:
+            raise ValueError(
+                "top_p must be 1 and top_k 0 for training: a truncated sampler draws from another distribution than the "
+                "one the learner scores, so the importance ratio would be wrong"
+            )
+        return self
+
+
+class GeneratorsConfig(Section):
+    count: Count = 1
+    """Number of generators: Ray actors, each with its own vLLM engine."""
+    gpus: Natural = 0
+    """GPUs per generator (tensor parallel). 0: run on the CPU."""
+    max_num_seqs: Count = 256
+    """Most sequences that an engine samples at the same time."""
+    max_model_len: Count = 4096
+    """Longest prompt plus completion, in tokens."""
+    kv_cache_gib: Count = 1
+    """Memory for the KV cache on a CPU, in GiB."""
+    gpu_memory_utilization: Fraction = 0.85
+    """Share of a GPU's memory that the engine may take."""
+    start_timeout_s: Positive = 600.0
+    """An engine that has not started by then stops the run."""
+
+
+class LearnerConfig(Section):
+    gpus: Natural = 0
+    """GPUs of the learner. 0: run on the CPU."""
+    baseline_decay: Fraction = 0.95
+    """alpha of role-conditioned advantage estimation: b <- alpha * b + (1 - alpha) * R."""
+    gamma: Fraction = 1.0
+    """Discount per turn of the same role, counted from the end of the episode."""
+    format_penalty: NonNegative = 0.0
+    """Taken from the advantage of a turn whose action was illegal. Returns stay zero-sum."""
+    importance: Literal["sequence", "token", "none"] = "sequence"
+    """Off-policy correction: one ratio per turn, one per token, or none."""
+    importance_max: Positive = 2.0
+    """c: ratios are truncated here."""
+    importance_mask: tuple[float, float] | None = None
+    """[low, high]: turns (or tokens) whose ratio is outside are dropped and counted."""
+    length_norm: Literal["none", "constant", "token_mean"] = "none"
+    """none: sum over a turn's tokens. constant: divide by rollout.max_tokens. token_mean: average over all tokens."""
+    epochs: Count = 2
+    """Passes over the samples of a step."""
+    local_batch_size: Count = 384
+    """Samples per GPU per optimizer step."""
+    micro_batch_size: Count = 1
+    """Packed rows per forward pass."""
+    pack_tokens: Count = 4096
+    """Most tokens in a packed row (a longer sample has a row of its own)."""
+    learning_rate: Positive = 1e-6
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: str = "constant"
+    """A schedule of transformers: constant, constant_with_warmup, linear, cosine, ..."""
+    lr_warmup_ratio: Fraction = 0.01
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: NonNegative = 0.0
+    """Of AdamW."""
+    adam_beta1: Fraction = 0.9
+    """Of AdamW."""
+    adam_beta2: Fraction = 0.95
+    """Of AdamW."""
+    grad_clip: Positive = 0.2
+    """Largest gradient norm."""
+    kl_coef: NonNegative = 0.0
+    """Weight of the reverse KL to the reference model, per token. 0: no reference model."""
+    reference_refresh_every: Natural = 0
+    """Copy the policy into the reference every K steps. 0: the reference stays the initial model."""
+    logprob_chunk: Count = 4096
+    """Tokens whose logits exist at the same time. Smaller: less memory."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    timeout_s: Positive = 3600.0
+    """A learner that does not finish a step within this time stops the run."""
+
+
+class WeightsConfig(Section):
+    dir: Path | None = None
+    """Where published weights are written. Default: shared memory (/dev/shm), else the run directory."""
+    timeout_s: Positive = 300.0
+    """A generator that has not loaded a new policy version by then stops the run, by name."""
+
+
+class EvalConfig(Section):
+    every: Natural = 10
+    """Evaluate at step 0, then every so many steps, and at the end. 0: never."""
+    pairs: Count = 100
+    """Matches against each opponent come in pairs: one seed, both roles. This many pairs per game."""
+    opponents: tuple[str, ...] = ("random",)
+    """Scripted players to measure against."""
+    nash_conv: bool = True
+    """Compute the exact NashConv in games that can be enumerated."""
+
+
+class CheckpointConfig(Section):
+    every: Natural = 50
+    """Write a checkpoint every so many steps, and always at the end. 0: only at the end."""
+    keep_last: Count = 2
+    """Older checkpoints are removed."""
+
+
+class WandbConfig(Section):
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online with an API key, offline without."""
+    project: str = "spiral"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team."""
+    transcripts: Natural = 4
+    """Episodes per evaluation that are logged as a table."""
+
+
+class Config(Section):
+    """A run, whole."""
+
+    seed: int = 0
+    """Everything random follows from it."""
+    steps: Count
+    """Steps of the main loop: each plays, learns and publishes once."""
+    model: ModelConfig
+    games: Annotated[tuple[GameChoice, ...], Field(min_length=1)]
+    """What is played."""
+    run: RunConfig = RunConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    generators: GeneratorsConfig = GeneratorsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    weights: WeightsConfig = WeightsConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    wandb: WandbConfig = WandbConfig()
+
+    @model_validator(mode="after")
+    def _distinct_games(self) -> "Config":
+        ids = [game.id for game in self.games]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"games: each id once, got {ids}")
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        return self.run.dir / self.run.name
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply overrides of the form `key.path=value`. Raises UserError, naming key and near miss."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path}: expected keys and values, got {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"config {path}: {_explain(error)}") from error
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML, which `load` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def describe() -> Iterator[tuple[str, str, str]]:
+    """Every key of the tree in order: (dotted key, default, description)."""
+    return _walk(Config, "")
+
+
+def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in section.model_fields.items():
+        children = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
+        text = (field.description or "").replace("\n", " ")
+        if children:
+            is_list = children[0] is GameChoice
+            if text:
+                yield f"{prefix}{name}", "required" if field.is_required() else "", text
+            yield from _walk(children[0], f"{prefix}{name}[]." if is_list else f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "required" if field.is_required() else str(field.default), text
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: expected key.path=value, for example learner.kl_coef=0.1")
+    *parents, leaf = key.strip().split(".")
+    node: Any = tree
+    for parent in parents:
+        node = node[int(parent)] if isinstance(node, list) and parent.isdigit() else node.setdefault(parent, {})
+        if not isinstance(node, dict | list):
+            raise UserError(f"override {override!r}: {parent!r} holds a value, not a section")
+    try:
+        value = yaml.safe_load(text)
+        if isinstance(value, str):  # YAML 1.1 reads 1e-6, without a dot, as text
+            value = _number(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML") from error
+    if isinstance(node, list):
+        if not leaf.isdigit() or int(leaf) >= len(node):
+            raise UserError(f"override {override!r}: expected an index below {len(node)}, got {leaf!r}")
+        node[int(leaf)] = value
+    else:
+        node[leaf] = value
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text) if text[:1] in "0123456789.+-" else text
+    except ValueError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint in one line: key, what was expected, what was given, and the near miss of a misspelt key."""
+    first, more = error.errors()[0], error.error_count() - 1
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = {key.replace("[]", "") for key, _, _ in describe()}
+        sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
+        plain = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+        near = difflib.get_close_matches(plain, known | sections, n=1)
+        message = f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `spiral train --help`")
+    elif first["type"] == "missing":
+        message = f"{where!r} is missing"
+    else:
+        got = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        message = f"{where or 'config'}: {first['msg'].removeprefix('Value error, ')}{got}"
+    return message + (f" (and {more} more)" if more else "")

@@ -1,0 +1,1 @@
+"""Evaluation: paired matches against fixed players, and exact exploitability."""

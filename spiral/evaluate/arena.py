@@ -1,0 +1,47 @@
+"""Paired matches against a fixed player: every seed is played twice, once in each role."""
+
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spiral.types import POLICY, Episode, Match
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The mean return of the policy, in [-1, 1], with the half-width of its 95% interval (normal, over pairs)."""
+
+    mean: float
+    ci95: float
+    num_pairs: int
+
+
+def paired_matches(game: str, opponent: str, num_pairs: int, seed: int, first_id: int = 0) -> list[Match]:
+    """2 * num_pairs matches: each seed with the policy in role 0, then in role 1. The same seeds at every call."""
+    rng = random.Random(f"{seed}/arena/{game}/{opponent}")
+    matches = []
+    for pair in range(num_pairs):
+        match_seed = rng.getrandbits(31)
+        for role in (0, 1):
+            players = (POLICY, opponent) if role == 0 else (opponent, POLICY)
+            matches.append(Match(id=first_id + 2 * pair + role, game=game, seed=match_seed, players=players))
+    return matches
+
+
+def paired_score(episodes: Sequence[Episode]) -> Score:
+    """Score of the policy in episodes of `paired_matches`, in their order.
+
+    The two matches of a seed are one observation, which takes the advantage of the role out of the interval. A pair with a void
+    episode is left out. Raises ValueError if no pair is left.
+    """
+    means = []
+    for first, second in zip(episodes[::2], episodes[1::2], strict=True):
+        assert first.match.seed == second.match.seed, "episodes are not in the order of paired_matches"
+        if "void" not in (first.end_reason, second.end_reason):
+            means.append((first.returns[0] + second.returns[1]) / 2)
+    if not means:
+        raise ValueError("every evaluation pair was void: the game crashes or times out (see episodes' error)")
+    ci95 = 1.96 * statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.inf
+    return Score(statistics.fmean(means), ci95, len(means))

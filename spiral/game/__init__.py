@@ -1,0 +1,7 @@
+"""Games: the protocol, the registry that finds them, and the adapters that bring other people's."""
+
+from spiral.game.protocol import ExactGame, Game, IllegalAction
+from spiral.game.registry import game_ids, make
+from spiral.types import GameSpec
+
+__all__ = ["ExactGame", "Game", "GameSpec", "IllegalAction", "game_ids", "make"]

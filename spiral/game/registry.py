@@ -1,0 +1,60 @@
+"""Find a game by its id.
+
+    kuhn_poker                  a plugin: anything registered in the entry-point group `spiral.games`
+    textarena/TicTacToe-v0      a TextArena environment
+    package.module:Class        a class that can be imported but is not registered
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from spiral.game.protocol import Game
+
+GROUP = "spiral.games"
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def game_ids() -> tuple[str, ...]:
+    """The ids of all registered plugins, sorted."""
+    return tuple(sorted(_plugins()))
+
+
+@cache
+def _constructor(game_id: str) -> Callable[[int], Game]:
+    if game_id.startswith("textarena/"):
+        from spiral.game.textarena import TextArenaGame
+
+        name = game_id.removeprefix("textarena/")
+        return lambda seed: TextArenaGame(name, seed)
+    if ":" in game_id:
+        module_name, _, class_name = game_id.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"game {game_id!r} cannot be imported: {error}") from error
+    if game_id in _plugins():
+        return _plugins()[game_id].load()  # type: ignore[no-any-return]
+    near = difflib.get_close_matches(game_id, _plugins(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(game_ids())}"
+    raise ValueError(
+        f"unknown game {game_id!r}; {hint} Other forms: textarena/NAME, package.module:Class (see `spiral games`)"
+    )
+
+
+def make(game_id: str, seed: int) -> Game:
+    """A fresh match of the game `game_id`, dealt from `seed`. Raises ValueError for an id that names no game."""
+    return _constructor(game_id)(seed)
+
+
+def all_game_ids() -> tuple[str, ...]:
+    """Plugins, then the TextArena games that can run here."""
+    from spiral.game.textarena import supported_names
+
+    return (*game_ids(), *(f"textarena/{name}" for name in supported_names()))

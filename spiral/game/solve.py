@@ -1,0 +1,76 @@
+"""Exact strength: the NashConv of a policy in a game that can be enumerated, through OpenSpiel's solver.
+
+Our game is shown to OpenSpiel as one of its own: a chance node that picks the deal, then the game's own tree.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spiral.game.protocol import ExactGame
+from spiral.game.registry import make
+
+Policy = Callable[[int, str, tuple[str, ...]], Sequence[float]]
+"""policy(role, info_state, legal_actions) -> one probability per legal action."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionPoint:
+    """One information state in which `role` has to act."""
+
+    role: int
+    info_state: str
+    observation: str
+    legal_actions: tuple[str, ...]
+
+
+def _exact(game_id: str) -> ExactGame:
+    game = make(game_id, 0)
+    if not (game.spec.exact and isinstance(game, ExactGame)):
+        raise ValueError(f"game {game_id!r} cannot be enumerated: its spec says exact={game.spec.exact}")
+    return game
+
+
+def decision_points(game_id: str) -> tuple[DecisionPoint, ...]:
+    """Every information state of the game, once each, in the order of a depth-first walk. Raises ValueError."""
+    found: dict[tuple[int, str], DecisionPoint] = {}
+
+    def walk(game: ExactGame) -> None:
+        role = game.role_to_move()
+        if role is None:
+            return
+        info_state, actions = game.info_state(role), game.legal_actions() or ()
+        if (role, info_state) not in found:
+            found[role, info_state] = DecisionPoint(
+                role=role, info_state=info_state, observation=game.observe(role), legal_actions=actions
+            )
+        for action in actions:
+            child = game.clone()
+            child.step(action)
+            walk(child)
+
+    for _, game in _exact(game_id).deals():
+        walk(game)
+    return tuple(found.values())
+
+
+def nash_conv(game_id: str, policy: Policy) -> float:
+    """How much the two roles together could gain by best responses to `policy`, in the game's own payoff units.
+
+    0 in a Nash equilibrium; for Kuhn poker 11/12 when both roles play uniformly. Raises ValueError for a game that cannot be
+    enumerated, and for a policy whose probabilities do not sum to 1 or have the wrong length.
+    """
+    from open_spiel.python.algorithms import exploitability
+
+    from spiral.game.openspiel_view import TablePolicy, as_openspiel
+
+    table: dict[tuple[int, str], tuple[float, ...]] = {}
+    for point in decision_points(game_id):
+        probabilities = tuple(float(p) for p in policy(point.role, point.info_state, point.legal_actions))
+        if len(probabilities) != len(point.legal_actions) or abs(sum(probabilities) - 1) > 1e-6 or min(probabilities) < 0:
+            raise ValueError(
+                f"policy in {game_id}, role {point.role}, {point.info_state!r}: got {probabilities}, expected "
+                f"{len(point.legal_actions)} probabilities that sum to 1"
+            )
+        table[point.role, point.info_state] = probabilities
+    game = as_openspiel(_exact(game_id))
+    return float(exploitability.nash_conv(game, TablePolicy(game, table)))

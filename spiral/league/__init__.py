@@ -1,0 +1,1 @@
+"""The league: which match is played next, and against whom."""

@@ -1,0 +1,46 @@
+"""Which match is played next. Match k of a run is a pure function of (run seed, k)."""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from spiral.config import GameChoice
+from spiral.types import POLICY, Match
+
+
+class Schedule:
+    """Issues matches by number, and remembers which of them are done, so that a resumed run skips none and repeats none."""
+
+    def __init__(self, seed: int, games: Sequence[GameChoice]) -> None:
+        self._seed = seed
+        self._ids = [game.id for game in games]
+        self._weights = [game.weight for game in games]
+        self._next = 0
+        self._again: list[int] = []  # issued before a restart and not done: they come first
+        self._open: set[int] = set()
+
+    def match(self, k: int) -> Match:
+        """Match k: its game is drawn by weight, the policy plays both roles."""
+        rng = random.Random(f"{self._seed}/{k}")
+        game = rng.choices(self._ids, self._weights)[0]
+        return Match(id=k, game=game, seed=rng.getrandbits(31), players=(POLICY, POLICY))
+
+    def issue(self, num_matches: int) -> list[Match]:
+        """The next matches to play."""
+        again, self._again = self._again[:num_matches], self._again[num_matches:]
+        num_new = num_matches - len(again)
+        numbers = again + list(range(self._next, self._next + num_new))
+        self._next += num_new
+        self._open.update(numbers)
+        return [self.match(k) for k in numbers]
+
+    def done(self, match_ids: Iterable[int]) -> None:
+        """These matches were trained on, or dropped for good: they are never issued again."""
+        self._open.difference_update(match_ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every number below `next` is done, except those in `open`."""
+        return {"next": self._next, "open": sorted(self._open | set(self._again))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._next, self._again, self._open = state["next"], list(state["open"]), set()

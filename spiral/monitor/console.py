@@ -1,0 +1,124 @@
+"""The console: one live table that a person understands, or plain lines when the output is no terminal."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from spiral.config import Config
+
+ROWS = 15
+
+
+def short(game_id: str) -> str:
+    """A game id as it fits a column heading: textarena/TicTacToe-v0 becomes TicTacToe."""
+    return game_id.rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix("-v0")
+
+
+class Dashboard:
+    """Shows the newest steps. A value that is not measured at every step stays until there is a newer one."""
+
+    def __init__(self, config: Config, exact_games: Sequence[str], first_step: int, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._steps = config.steps
+        self._title = config.run.name
+        self._columns = _columns(config, exact_games)
+        self._rows: deque[list[str]] = deque(maxlen=ROWS)
+        self._latest: dict[str, float] = {}
+        self._status = "starting"
+        self._first_step = first_step
+        self._start_s = time.monotonic()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+
+    def status(self, text: str) -> None:
+        """What is being done now; shown below the table."""
+        self._status = text
+        if self._console.is_terminal:
+            self._live.update(self._render())
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Add a step."""
+        self._latest |= row
+        step = int(row["step"])
+        cells = [f"{step}/{self._steps}"]
+        cells += [_cell(self._latest, key, form) for _, key, form in self._columns]
+        cells.append(self._time_left(step))
+        self._rows.append(cells)
+        if self._console.is_terminal:
+            self._live.update(self._render())
+        else:
+            names = ["step", *(name for name, _, _ in self._columns), "left"]
+            self.say("  ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True)))
+
+    def _time_left(self, step: int) -> str:
+        done = step - self._first_step
+        if done <= 0:
+            return "-"
+        left_s = (time.monotonic() - self._start_s) / done * (self._steps - step)
+        return f"{int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d}"
+
+    def _render(self) -> Group:
+        table = Table(title=self._title, title_justify="left")
+        for name in ["step", *(name for name, _, _ in self._columns), "left"]:
+            table.add_column(name, justify="right")
+        for cells in self._rows:
+            table.add_row(*cells)
+        return Group(table, Text(self._status, style="dim"))
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._status = ""
+        if self._console.is_terminal:
+            self._live.update(self._render())
+            self._live.stop()
+
+
+def _columns(config: Config, exact_games: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(heading, metric key, format) of each column between step and time left."""
+    columns = []
+    if config.eval.every:
+        columns += [(f"{short(game)}\nNashConv", f"eval/{game}/nash_conv", ".3f") for game in exact_games]
+        for game in config.games:
+            for opponent in config.eval.opponents:
+                columns.append((f"{short(game.id)}\nvs {opponent}", f"eval/{game.id}/vs_{opponent}/score", "+.2f"))
+    columns.append(("illegal", "rollout/illegal_rate", ".1%"))
+    columns += [(f"{short(g.id)}\nbaseline 0", f"game/{g.id}/role0/baseline", "+.3f") for g in config.games]
+    columns.append(("tokens/s", "perf/trained_tokens_per_s", ",.0f"))
+    return columns
+
+
+def _cell(latest: Mapping[str, float], key: str, form: str) -> str:
+    if key not in latest:
+        return "-"
+    ci95 = latest.get(key.replace("/score", "/ci95")) if key.endswith("/score") else None
+    return format(latest[key], form) + (f" ±{ci95:.2f}" if ci95 is not None else "")
+
+
+def summary(rows: Sequence[Mapping[str, float]]) -> Table | None:
+    """Before and after: every evaluated quantity at the first and the last evaluation. None without two evaluations."""
+    evaluated = [row for row in rows if any(key.startswith("eval/") for key in row)]
+    if len(evaluated) < 2:
+        return None
+    first, last = evaluated[0], evaluated[-1]
+    table = Table(title="before and after", title_justify="left")
+    for name in ("", f"step {first['step']:.0f}", f"step {last['step']:.0f}"):
+        table.add_column(name, justify="right" if name else "left")
+    for key in sorted(last):
+        if key.startswith("eval/") and not key.endswith("/ci95"):
+            form = "+.3f" if key.endswith("/score") else ".4f"
+            table.add_row(key.removeprefix("eval/"), _cell(first, key, form), _cell(last, key, form))
+    return table

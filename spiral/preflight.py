@@ -1,0 +1,85 @@
+"""What can be known to be wrong before anything expensive starts. Every complaint is one line that says how to mend it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from spiral import models
+from spiral.config import Config, UserError
+from spiral.game import ExactGame, make
+
+GIB = 2**30
+
+
+def check(config: Config, *, new_run: bool) -> None:
+    """Raise UserError if this run cannot work here."""
+    if new_run and config.run_dir.exists():
+        raise UserError(
+            f"run directory {config.run_dir} exists; go on with `spiral resume {config.run_dir}`, "
+            "or pick another name: run.name=NAME"
+        )
+    for choice in config.games:
+        try:
+            game = make(choice.id, 0)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if "random" in config.eval.opponents and config.eval.every and game.legal_actions() is None:
+            raise UserError(f"eval.opponents has 'random', but {choice.id} does not list its legal actions")
+    unknown = set(config.eval.opponents) - {"random"}
+    if unknown:
+        raise UserError(f"eval.opponents: unknown player {sorted(unknown)[0]!r}; known: random")
+    _check_gpus(config)
+    models.check_available(config.model.name)
+    _check_disk(config)
+
+
+def exact_games(config: Config) -> list[str]:
+    """The configured games whose NashConv is computed."""
+    if not config.eval.nash_conv:
+        return []
+    return [g.id for g in config.games if isinstance(game := make(g.id, 0), ExactGame) and game.spec.exact]
+
+
+def num_gpus() -> int:
+    """GPUs of this machine that this process may use, found without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip()])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _check_gpus(config: Config) -> None:
+    needed = config.learner.gpus + config.generators.count * config.generators.gpus
+    if os.environ.get("RAY_ADDRESS"):
+        return  # a cluster: Ray knows what it has, and `spiral.cluster` asks it
+    if needed > num_gpus():
+        raise UserError(
+            f"this run needs {needed} GPUs (learner.gpus={config.learner.gpus}, generators: {config.generators.count} x "
+            f"{config.generators.gpus}), this machine has {num_gpus()}; on a CPU use configs/quickstart.yaml"
+        )
+
+
+def _check_disk(config: Config) -> None:
+    """A checkpoint takes the weights, AdamW's two moments and perhaps the reference, all float32; one more is written aside."""
+    parts = 3 + (config.learner.kl_coef > 0)
+    needed = _weights_bytes(config) * parts * (config.checkpoint.keep_last + 1) + GIB // 4
+    parent = config.run_dir.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"run.dir: {parent} is not writable")
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise UserError(
+            f"not enough disk for the checkpoints: {needed / GIB:.1f} GiB needed at {parent}, {free / GIB:.1f} GiB free; "
+            "free some, lower checkpoint.keep_last, or set run.dir"
+        )
+
+
+def _weights_bytes(config: Config) -> int:
+    """Size of the model in float32: of a local directory's files; for the built-in models, what they have."""
+    if config.model.name == models.SMOLLM2:
+        return 4 * 135_000_000
+    directory = Path(config.model.name)
+    per_byte = 2 if config.model.dtype == "bfloat16" else 1
+    return per_byte * sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory.is_dir() else 0

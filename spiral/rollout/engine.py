@@ -1,0 +1,119 @@
+"""vLLM behind four verbs: start, sample, score, load. The only file that imports vllm.
+
+Tokens in, tokens out: prompts arrive as token ids and completions leave as the token ids and logprobs that the engine
+sampled. Nothing is ever tokenised twice.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Literal, Self
+
+from vllm import SamplingParams, TokensPrompt
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from spiral.config import GeneratorsConfig, RolloutConfig
+from spiral.types import Completion, WeightsRef
+
+
+class PromptTooLong(ValueError):
+    """The prompt leaves no room for a completion in the model's context."""
+
+
+class Engine:
+    """One vLLM engine and the policy version whose weights it holds."""
+
+    def __init__(self, llm: AsyncLLM, rollout: RolloutConfig, max_model_len: int) -> None:
+        self.version = 0
+        self.num_sampled_tokens = 0
+        self._llm = llm
+        self._rollout = rollout
+        self._max_model_len = max_model_len
+        self._request_ids = itertools.count()
+
+    @classmethod
+    def start(
+        cls,
+        model_dir: Path,
+        rollout: RolloutConfig,
+        generators: GeneratorsConfig,
+        dtype: Literal["float32", "bfloat16"],
+        seed: int,
+    ) -> Self:
+        """Load the model and start the engine's process. Must be called inside a running event loop."""
+        on_cpu = generators.gpus == 0
+        args = AsyncEngineArgs(
+            model=str(model_dir),
+            dtype=dtype,
+            seed=seed,
+            max_model_len=generators.max_model_len,
+            max_num_seqs=generators.max_num_seqs,
+            tensor_parallel_size=max(1, generators.gpus),
+            gpu_memory_utilization=generators.gpu_memory_utilization,
+            enforce_eager=on_cpu,
+            distributed_executor_backend="uni" if generators.gpus <= 1 else "mp",
+            block_size=32 if on_cpu else None,  # short shared prefixes are still found in the cache
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
+            disable_log_stats=True,
+            generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
+        )
+        return cls(AsyncLLM.from_engine_args(args), rollout, generators.max_model_len)
+
+    async def sample(self, prompt_ids: tuple[int, ...]) -> Completion:
+        """Sample one completion. Raises PromptTooLong."""
+        if len(prompt_ids) + self._rollout.max_tokens > self._max_model_len:
+            raise PromptTooLong(
+                f"prompt of {len(prompt_ids)} tokens and rollout.max_tokens={self._rollout.max_tokens} exceed "
+                f"generators.max_model_len={self._max_model_len}"
+            )
+        params = SamplingParams(
+            temperature=self._rollout.temperature,
+            max_tokens=self._rollout.max_tokens,
+            logprobs=0,  # the sampled token's own
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        submitted_version = self.version
+        output = (await self._run(prompt_ids, params)).outputs[0]
+        token_ids = tuple(output.token_ids)
+        assert output.logprobs is not None
+        logprobs = tuple(entry[token].logprob for entry, token in zip(output.logprobs, token_ids, strict=True))
+        self.num_sampled_tokens += len(token_ids)
+        return Completion(
+            token_ids=token_ids,
+            logprobs=logprobs,
+            finish_reason=output.finish_reason or "",
+            min_version=submitted_version,
+            max_version=self.version,
+        )
+
+    async def score(self, prompt_ids: tuple[int, ...], answer_ids: tuple[int, ...]) -> float:
+        """log pi(answer | prompt) at temperature 1, in nats."""
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+        entries = (await self._run(prompt_ids + answer_ids, params)).prompt_logprobs
+        assert entries is not None
+        answer = zip(entries[len(prompt_ids) :], answer_ids, strict=True)
+        return sum(entry[token].logprob for entry, token in answer if entry is not None)
+
+    async def load(self, weights: WeightsRef) -> None:
+        """Take over published weights. Requests in flight are kept; the prefix cache of the old version is dropped."""
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.location})
+        await self._llm.reset_prefix_cache()
+        self.version = weights.version
+        await self._llm.resume_generation()
+
+    def shutdown(self) -> None:
+        """End the engine's process."""
+        self._llm.shutdown()
+
+    async def _run(self, token_ids: tuple[int, ...], params: SamplingParams) -> RequestOutput:
+        prompt = TokensPrompt(prompt_token_ids=list(token_ids))
+        final: RequestOutput | None = None
+        async for output in self._llm.generate(prompt, params, request_id=str(next(self._request_ids))):
+            final = output
+        assert final is not None, "vLLM ended a request without an output"
+        return final

@@ -1,0 +1,76 @@
+"""The generator: a Ray actor with one vLLM engine and one event loop that holds many matches in flight."""
+
+import asyncio
+import math
+from pathlib import Path
+
+from spiral.config import Config
+from spiral.game import make
+from spiral.game.solve import DecisionPoint
+from spiral.rollout.play import play
+from spiral.types import Episode, Match, WeightsRef
+
+
+class Generator:
+    """Plays matches with the newest weights it was given. Made a Ray actor by `spiral.cluster`."""
+
+    def __init__(self, index: int, config: Config, model_dir: Path) -> None:
+        self._index = index
+        self._config = config
+        self._model_dir = model_dir
+        self._num_played = 0
+
+    async def start(self) -> None:
+        """Load tokenizer and engine: the slow part, kept out of the constructor so that it can be awaited with a limit."""
+        from transformers import AutoTokenizer
+
+        from spiral.rollout.engine import Engine
+        from spiral.rollout.prompt import Prompter
+
+        config = self._config
+        self._prompter = Prompter(AutoTokenizer.from_pretrained(self._model_dir), config.rollout.answer_format)
+        self._engine = Engine.start(
+            self._model_dir, config.rollout, config.generators, config.model.dtype, config.seed + self._index
+        )
+
+    async def play(self, matches: list[Match]) -> list[Episode]:
+        """Play all matches at the same time; the episodes come in the order of the matches."""
+        return list(await asyncio.gather(*(self._play(match) for match in matches)))
+
+    async def _play(self, match: Match) -> Episode:
+        from spiral.rollout.players import seat
+
+        players = tuple(
+            seat(label, self._engine, self._prompter, f"{match.seed}/{role}") for role, label in enumerate(match.players)
+        )
+        limits = self._config.rollout
+        episode = await play(
+            match, (players[0], players[1]), illegal_retries=limits.illegal_retries, timeout_s=limits.match_timeout_s
+        )
+        self._num_played += 1
+        return episode
+
+    async def load(self, weights: WeightsRef) -> None:
+        """Take over published weights."""
+        await self._engine.load(weights)
+
+    async def progress(self) -> tuple[int, int]:
+        """(matches played, tokens sampled) since the start."""
+        return self._num_played, self._engine.num_sampled_tokens
+
+    async def action_probabilities(self, game_id: str, points: list[DecisionPoint]) -> list[tuple[float, ...]]:
+        """The model's probability of the canonical answer for each legal action, at each decision point.
+
+        What is missing to 1 is the probability of every other text. An answer spelt with other tokens counts as other
+        text, so the mass found illegal is an upper bound.
+        """
+        spec = make(game_id, 0).spec
+
+        async def probabilities(point: DecisionPoint) -> tuple[float, ...]:
+            prompt_ids = self._prompter.prompt_ids(spec, point.observation)
+            answers = [self._prompter.answer_ids(action) for action in point.legal_actions]
+            return tuple(
+                [math.exp(logprob) for logprob in await asyncio.gather(*(self._engine.score(prompt_ids, a) for a in answers))]
+            )
+
+        return list(await asyncio.gather(*(probabilities(point) for point in points)))

@@ -1,0 +1,115 @@
+"""One coroutine plays one match to its end: the heart of a rollout.
+
+The framework's rules live here and nowhere else: retries of illegal actions, forfeits, the turn cap, and what happens
+when a game crashes.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from spiral.game import Game, IllegalAction, make
+from spiral.rollout.engine import PromptTooLong
+from spiral.rollout.players import Answer, Player
+from spiral.types import EndReason, Episode, Match, Turn
+
+
+class GameCrashed(RuntimeError):
+    """A game raised something other than IllegalAction."""
+
+
+async def play(match: Match, players: tuple[Player, Player], *, illegal_retries: int, timeout_s: float) -> Episode:
+    """Play `match`; `players` holds one player per role.
+
+    An illegal action is retried `illegal_retries` times with the reason shown; then its player forfeits: -1, and +1 for
+    the other. A match that reaches the game's `max_turns` is a draw. A game that crashes, a match that exceeds
+    `timeout_s` seconds or a prompt that exceeds the model's context makes the episode void. Errors of players (an engine that
+    died) are not caught.
+    """
+    turns: list[Turn] = []
+    start = time.monotonic()
+    forfeit_by: int | None = None
+    error: str | None = None
+    reason: EndReason
+    try:
+        async with asyncio.timeout(timeout_s):
+            returns, reason, forfeit_by = await _play_turns(match, players, illegal_retries, turns)
+    except (GameCrashed, PromptTooLong) as crash:
+        returns, reason, error = (0.0, 0.0), "void", str(crash)
+    except TimeoutError:
+        returns, reason, error = (0.0, 0.0), "void", f"the match took longer than {timeout_s} s"
+    return Episode(
+        match=match,
+        turns=tuple(turns),
+        returns=returns,
+        end_reason=reason,
+        forfeit_by=forfeit_by,
+        duration_s=time.monotonic() - start,
+        error=error,
+    )
+
+
+async def _play_turns(
+    match: Match, players: tuple[Player, Player], illegal_retries: int, turns: list[Turn]
+) -> tuple[tuple[float, float], EndReason, int | None]:
+    """Play turn after turn, appending to `turns`; return (returns per role, end reason, role that forfeited)."""
+    with _crashes_of(match):
+        game = make(match.game, match.seed)
+        role = game.role_to_move()
+    num_moves = 0
+    while role is not None:
+        if num_moves == game.spec.max_turns:
+            return (0.0, 0.0), "turn_cap", None
+        with _crashes_of(match):
+            observation = game.observe(role)
+        error: str | None = None
+        for _ in range(1 + illegal_retries):
+            answer = await players[role].act(game, role, observation, error)
+            error = _try_action(match, game, answer)
+            turns.append(_turn(role, observation, answer, error))
+            if error is None:
+                break
+        else:
+            return (-1.0, 1.0) if role == 0 else (1.0, -1.0), "forfeit", role
+        num_moves += 1
+        with _crashes_of(match):
+            role = game.role_to_move()
+    with _crashes_of(match):
+        payoff = game.returns()
+    return (payoff[0] / game.spec.max_return, payoff[1] / game.spec.max_return), "finished", None
+
+
+def _try_action(match: Match, game: Game, answer: Answer) -> str | None:
+    """Hand the action to the game. Returns None, or the reason why it was refused."""
+    if answer.action is None:
+        return "no action could be read from it."
+    try:
+        with _crashes_of(match):
+            game.step(answer.action)
+    except IllegalAction as refusal:
+        return str(refusal)
+    return None
+
+
+def _turn(role: int, observation: str, answer: Answer, error: str | None) -> Turn:
+    return Turn(
+        role=role,
+        observation=observation,
+        prompt_ids=answer.prompt_ids,
+        completion=answer.completion,
+        text=answer.text,
+        action=answer.action,
+        legal=error is None,
+        error=error,
+    )
+
+
+@contextmanager
+def _crashes_of(match: Match) -> Iterator[None]:
+    try:
+        yield
+    except IllegalAction:
+        raise
+    except Exception as error:
+        raise GameCrashed(f"{match.game} (seed {match.seed}) crashed: {type(error).__name__}: {error}") from error
