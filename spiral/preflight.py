@@ -1,4 +1,7 @@
-"""What can be known to be wrong before anything expensive starts. Every complaint is one line that says how to mend it."""
+"""What can be known to be wrong before anything expensive starts.
+
+Every complaint is one line that says how to mend it.
+"""
 
 import os
 import shutil
@@ -54,13 +57,13 @@ def _check_gpus(config: Config) -> None:
         return  # a cluster: Ray knows what it has, and `spiral.cluster` asks it
     if needed > num_gpus():
         raise UserError(
-            f"this run needs {needed} GPUs (learner.gpus={config.learner.gpus}, generators: {config.generators.count} x "
+            f"this run needs {needed} GPUs (learner: {config.learner.gpus}, generators: {config.generators.count} x "
             f"{config.generators.gpus}), this machine has {num_gpus()}; on a CPU use configs/quickstart.yaml"
         )
 
 
 def _check_disk(config: Config) -> None:
-    """A checkpoint takes the weights, AdamW's two moments and perhaps the reference, all float32; one more is written aside."""
+    """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside."""
     parts = 3 + (config.learner.kl_coef > 0)
     needed = _weights_bytes(config) * parts * (config.checkpoint.keep_last + 1) + GIB // 4
     parent = config.run_dir.absolute()
@@ -71,7 +74,7 @@ def _check_disk(config: Config) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise UserError(
-            f"not enough disk for the checkpoints: {needed / GIB:.1f} GiB needed at {parent}, {free / GIB:.1f} GiB free; "
+            f"not enough disk for checkpoints: {needed / GIB:.1f} GiB needed at {parent}, {free / GIB:.1f} GiB free; "
             "free some, lower checkpoint.keep_last, or set run.dir"
         )
 

@@ -1,6 +1,6 @@
 """The main loop: play, learn, publish; evaluate and checkpoint now and then.
 
-    schedule -> Match -> play -> Episode -> score (RAE) -> Sample -> pack -> Batch -> loss -> step -> WeightsRef
+schedule -> Match -> play -> Episode -> score (RAE) -> Sample -> pack -> Batch -> loss -> step -> WeightsRef
 """
 
 import contextlib
@@ -33,7 +33,10 @@ from spiral.types import Episode
 
 
 class Stop:
-    """Set by the first Ctrl-C or SIGTERM: the run writes a checkpoint after the step it is in. A second one ends it at once."""
+    """Set by the first Ctrl-C or SIGTERM: the run writes a checkpoint after the step it is in.
+
+    A second one ends it at once.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -60,7 +63,9 @@ def resume(run_dir: Path, overrides: list[str]) -> int:
     """Go on with the newest checkpoint of `run_dir`, or from the beginning if it has none yet."""
     if not (run_dir / "config.yaml").exists():
         raise UserError(f"{run_dir} is not a run directory: it holds no config.yaml")
-    config = configs.load(run_dir / "config.yaml", [f"run.dir={run_dir.parent}", f"run.name={run_dir.name}", *overrides])
+    config = configs.load(
+        run_dir / "config.yaml", [f"run.dir={run_dir.parent}", f"run.name={run_dir.name}", *overrides]
+    )
     preflight.check(config, new_run=False)
     (run_dir / "config.yaml").write_text(configs.dump(config))
     checkpoints = checkpoint.list_checkpoints(run_dir)
@@ -70,7 +75,9 @@ def resume(run_dir: Path, overrides: list[str]) -> int:
 def _run(config: Config, resumed_from: Path | None) -> int:
     console = Console()
     stop = Stop()
-    state = checkpoint.read_state(resumed_from) if resumed_from else {"step": 0, "version": 0, "wandb_run_id": None}
+    state: dict[str, Any] = (
+        checkpoint.read_state(resumed_from) if resumed_from else {"step": 0, "version": 0, "wandb_run_id": None}
+    )
     with _locked(config.run_dir):
         metrics_file, episode_files = MetricsFile(config.run_dir), EpisodeFiles(config.run_dir)
         metrics_file.truncate(state["step"])
@@ -198,7 +205,9 @@ def _collect(
             if episode.end_reason == "void":
                 void += 1
                 if void > 2 * wanted:
-                    raise UserError(f"more than {2 * wanted} matches in a step were void; the last one: {episode.error}")
+                    raise UserError(
+                        f"more than {2 * wanted} matches in a step were void; the last one: {episode.error}"
+                    )
                 schedule.done([episode.match.id])
             elif version - oldest > config.rollout.max_staleness:
                 stale += 1
@@ -266,7 +275,10 @@ def _wandb(config: Config, run_id: str | None, dashboard: Dashboard) -> Iterator
 
 @contextlib.contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory: two processes must not write to one run. The lock ends with the process, however it ends."""
+    """Hold the run directory: two processes must not write to one run.
+
+    The lock ends with the process, however it ends.
+    """
     with (run_dir / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,9 +44,9 @@ class GameSpec:
 class Completion:
     """What the sampler produced for one prompt, token for token.
 
-    `token_ids` and `logprobs` have the same length; a logprob is the natural logarithm of the probability with which the
-    engine sampled that token. `min_version` and `max_version` are the policy versions in force when the first and the
-    last token were sampled: they differ when the weights were updated in between.
+    `token_ids` and `logprobs` have the same length; a logprob is the natural logarithm of the probability with which
+    the engine sampled that token. `min_version` and `max_version` are the policy versions in force when the first and
+    the last token were sampled: they differ when the weights were updated in between.
     """
 
     token_ids: tuple[int, ...]
@@ -110,7 +110,9 @@ class Episode:
     def __post_init__(self) -> None:
         where = f"Episode {self.match.id} of {self.match.game} (seed {self.match.seed})"
         if not all(-1.0 <= value <= 1.0 for value in self.returns):
-            raise ValueError(f"{where}: returns {self.returns} are outside [-1, 1]; is the game's max_return too small?")
+            raise ValueError(
+                f"{where}: returns {self.returns} are outside [-1, 1]; is the game's max_return too small?"
+            )
         if abs(sum(self.returns)) > 1e-9:
             raise ValueError(f"{where}: returns {self.returns} do not sum to zero; the game is not zero-sum")
 

@@ -33,8 +33,8 @@ def paired_matches(game: str, opponent: str, num_pairs: int, seed: int, first_id
 def paired_score(episodes: Sequence[Episode]) -> Score:
     """Score of the policy in episodes of `paired_matches`, in their order.
 
-    The two matches of a seed are one observation, which takes the advantage of the role out of the interval. A pair with a void
-    episode is left out. Raises ValueError if no pair is left.
+    The two matches of a seed are one observation, which takes the advantage of the role out of the interval. A pair
+    with a void episode is left out. Raises ValueError if no pair is left.
     """
     means = []
     for first, second in zip(episodes[::2], episodes[1::2], strict=True):

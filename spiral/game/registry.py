@@ -1,8 +1,8 @@
 """Find a game by its id.
 
-    kuhn_poker                  a plugin: anything registered in the entry-point group `spiral.games`
-    textarena/TicTacToe-v0      a TextArena environment
-    package.module:Class        a class that can be imported but is not registered
+kuhn_poker                  a plugin: anything registered in the entry-point group `spiral.games`
+textarena/TicTacToe-v0      a TextArena environment
+package.module:Class        a class that can be imported but is not registered
 """
 
 import difflib

@@ -56,8 +56,8 @@ def decision_points(game_id: str) -> tuple[DecisionPoint, ...]:
 def nash_conv(game_id: str, policy: Policy) -> float:
     """How much the two roles together could gain by best responses to `policy`, in the game's own payoff units.
 
-    0 in a Nash equilibrium; for Kuhn poker 11/12 when both roles play uniformly. Raises ValueError for a game that cannot be
-    enumerated, and for a policy whose probabilities do not sum to 1 or have the wrong length.
+    0 in a Nash equilibrium; for Kuhn poker 11/12 when both roles play uniformly. Raises ValueError for a game that
+    cannot be enumerated, and for a policy whose probabilities do not sum to 1 or have the wrong length.
     """
     from open_spiel.python.algorithms import exploitability
 
@@ -66,7 +66,11 @@ def nash_conv(game_id: str, policy: Policy) -> float:
     table: dict[tuple[int, str], tuple[float, ...]] = {}
     for point in decision_points(game_id):
         probabilities = tuple(float(p) for p in policy(point.role, point.info_state, point.legal_actions))
-        if len(probabilities) != len(point.legal_actions) or abs(sum(probabilities) - 1) > 1e-6 or min(probabilities) < 0:
+        if (
+            len(probabilities) != len(point.legal_actions)
+            or abs(sum(probabilities) - 1) > 1e-6
+            or min(probabilities) < 0
+        ):
             raise ValueError(
                 f"policy in {game_id}, role {point.role}, {point.info_state!r}: got {probabilities}, expected "
                 f"{len(point.legal_actions)} probabilities that sum to 1"

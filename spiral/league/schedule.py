@@ -9,7 +9,7 @@ from spiral.types import POLICY, Match
 
 
 class Schedule:
-    """Issues matches by number, and remembers which of them are done, so that a resumed run skips none and repeats none."""
+    """Issues matches by number and remembers which are done, so that a resumed run skips none and repeats none."""
 
     def __init__(self, seed: int, games: Sequence[GameChoice]) -> None:
         self._seed = seed

@@ -1,7 +1,8 @@
 """Role-conditioned advantage estimation (RAE), SPIRAL (arXiv 2506.24119), section 3.
 
-In self-play one policy collects both returns of a zero-sum game, so their mean over roles is always 0 and says nothing. A
-role, however, can be the better one to be in. RAE therefore keeps one exponential moving average of the return per (game, role):
+In self-play one policy collects both returns of a zero-sum game, so their mean over roles is always 0 and says nothing.
+A role, however, can be the better one to be in. RAE therefore keeps one exponential moving average of the return per
+(game, role):
 
     b[g,p] <- alpha * b[g,p] + (1 - alpha) * R_p          A_p = R_p - b[g,p]
 

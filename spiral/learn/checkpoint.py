@@ -1,7 +1,8 @@
 """Checkpoints: a directory written aside and renamed, so that it is whole or absent.
 
-`step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it), the learner's state,
-and `state.json`: step, policy version, schedule, W&B run id. It is written last; a directory without it is not a checkpoint.
+`step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it), the learner's
+state, and `state.json`: step, policy version, schedule, W&B run id. It is written last; a directory without it is not a
+checkpoint.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The learner: scores episodes, turns them into batches, and steps the optimizer. Made a Ray actor by `spiral.cluster`."""
+"""The learner: scores episodes, turns them into batches, and steps the optimizer.
+
+Made a Ray actor by `spiral.cluster`.
+"""
 
 import random
 import time
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, get_scheduler
 
 from spiral.config import Config
 from spiral.learn.baselines import Baselines
@@ -68,26 +71,26 @@ class Learner:
         )
         self._baselines = Baselines(cfg.baseline_decay)
 
-    def _load_model(self, model_dir: Path) -> torch.nn.Module:
+    def _load_model(self, model_dir: Path) -> PreTrainedModel:
         # Master weights are float32 whatever the compute type: small updates vanish in bfloat16.
         model = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=torch.float32, attn_implementation=PACKED_ATTENTION
         )
-        return model.to(self._device)  # type: ignore[no-any-return]
+        return model.to(self._device)
 
     def step(self, step: int, version: int, episodes: list[Episode]) -> dict[str, float]:
         """One step: score `episodes` with RAE, then `epochs` passes over their samples. Returns metrics.
 
-        `step` counts from 1; `version` is the policy version that is published now. Raises FloatingPointError before the
-        optimizer is touched if a loss or gradient is not finite.
+        `step` counts from 1; `version` is the policy version that is published now. Raises FloatingPointError before
+        the optimizer is touched if a loss or gradient is not finite.
         """
         start = time.monotonic()
         cfg = self._config.learner
         advantages = self._baselines.score(episodes)
         samples = make_samples(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
         totals = _Totals()
-        if self._reference is not None and cfg.reference_refresh_every and step > 1:
-            if (step - 1) % cfg.reference_refresh_every == 0:
+        if self._reference is not None and cfg.reference_refresh_every:
+            if step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
                 self._reference.load_state_dict(self._model.state_dict())
         for epoch in range(cfg.epochs):
             order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(samples)), len(samples))
@@ -95,8 +98,9 @@ class Learner:
                 chosen = [samples[i] for i in order[begin : begin + cfg.local_batch_size]]
                 # Only before the first update are the learner's weights those of the current version.
                 self._optimizer_step(chosen, version, totals, compare=totals.num_optimizer_steps == 0)
+        metrics = self._metrics(samples, episodes, totals, time.monotonic() - start)
         self._scheduler.step()
-        return self._metrics(samples, episodes, totals, time.monotonic() - start)
+        return metrics
 
     def _optimizer_step(self, samples: list[Sample], version: int, totals: _Totals, *, compare: bool) -> None:
         """Accumulate the gradient over micro batches, check it, clip it, step."""
@@ -128,8 +132,10 @@ class Learner:
                     importance_max=cfg.importance_max,
                 )
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"loss is {loss.item()} in a batch with matches {sorted(set(batch.episode_ids))}")
-            loss.backward()
+                raise FloatingPointError(
+                    f"loss is {loss.item()} in a batch with matches {sorted(set(batch.episode_ids))}"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
             totals.loss += loss.item()
             totals.kl += float(stats.kl_T.detach().sum())
             totals.entropy += float(stats.entropy_T.sum())
@@ -161,9 +167,9 @@ class Learner:
         """Hidden states of the whole row; logits only where a token is trained on."""
         layout = Layout.of(batch.lengths, self._device)
 
-        def hidden_TD(model: torch.nn.Module) -> torch.Tensor:
+        def hidden_states(model: PreTrainedModel) -> torch.Tensor:
             with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
-                out = model.get_decoder()(  # type: ignore[operator]
+                out = model.get_decoder()(
                     input_ids=batch.token_ids_N[None],
                     position_ids=batch.position_ids_N[None],
                     use_cache=False,
@@ -174,10 +180,10 @@ class Learner:
         reference = None
         if self._reference is not None:
             with torch.no_grad():
-                reference = (hidden_TD(self._reference), self._reference.get_output_embeddings())  # type: ignore[operator]
+                reference = (hidden_states(self._reference), self._reference.get_output_embeddings())
         return token_stats(
-            hidden_TD(self._model),
-            self._model.get_output_embeddings(),  # type: ignore[operator]
+            hidden_states(self._model),
+            self._model.get_output_embeddings(),
             batch.target_T,
             temperature=self._config.rollout.temperature,
             reference=reference,
@@ -215,10 +221,10 @@ class Learner:
 
     def save(self, directory: Path) -> None:
         """Write weights (a Hugging Face directory), reference and learner state into `directory`."""
-        self._model.save_pretrained(directory)  # type: ignore[operator]
+        self._model.save_pretrained(directory)
         self._tokenizer.save_pretrained(directory)
         if self._reference is not None:
-            self._reference.save_pretrained(directory / "reference")  # type: ignore[operator]
+            self._reference.save_pretrained(directory / "reference")
         torch.save(
             {
                 "optimizer": self._optimizer.state_dict(),

@@ -14,7 +14,10 @@ from spiral.config import LearnerConfig
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """Per trained token: log pi of the token, entropy of pi, and KL(pi || reference), the last two exact over V. In nats."""
+    """Per trained token: log pi of the token, entropy of pi, and KL(pi || reference), the last two exact over V.
+
+    In nats.
+    """
 
     logprob_T: torch.Tensor
     entropy_T: torch.Tensor
@@ -32,11 +35,13 @@ def token_stats(
 ) -> TokenStats:
     """Log-probabilities of `target_T` under softmax(head(hidden) / temperature), `chunk` tokens at a time.
 
-    `reference` holds the reference model's (hidden_TD, head); without it the KL is 0. Logits are recomputed in the backward pass,
-    so that at most [chunk, V] of them exist at any time.
+    `reference` holds the reference model's (hidden_TD, head); without it the KL is 0. Logits are recomputed in the
+    backward pass, so that at most [chunk, V] of them exist at any time.
     """
 
-    def of_chunk(hidden: torch.Tensor, target: torch.Tensor, reference_hidden: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    def of_chunk(
+        hidden: torch.Tensor, target: torch.Tensor, reference_hidden: torch.Tensor | None
+    ) -> tuple[torch.Tensor, ...]:
         logprob_TV = (head(hidden).float() / temperature).log_softmax(-1)
         prob_TV = logprob_TV.exp()
         logprob = logprob_TV.gather(-1, target[:, None])[:, 0]
@@ -78,12 +83,13 @@ def policy_loss(
     config: LearnerConfig,
     max_tokens: int,
 ) -> LossTerms:
-    """-(1/N) sum_i A_i * stop_gradient(min(rho_i, c)) * log pi(a_i|s_i), with rho_i = exp(log pi(a_i|s_i) - log mu(a_i|s_i)).
+    """-(1/N) sum_i A_i * stop_gradient(min(rho_i, c)) * log pi(a_i|s_i), with rho_i = exp(log pi(a_i|s_i) - log
+    mu(a_i|s_i)).
 
-    `num_segments` counts the segments here, `batch_segments` (N) and `batch_tokens` those of the whole optimizer batch, over
-    micro batches and ranks. config.importance picks one rho per segment, one per token, or none; importance_max is c; ratios
-    outside importance_mask get weight 0; length_norm divides a segment's sum by `max_tokens` (constant) or replaces N by the
-    number of tokens (token_mean).
+    `num_segments` counts the segments here, `batch_segments` (N) and `batch_tokens` those of the whole optimizer batch,
+    over micro batches and ranks. config.importance picks one rho per segment, one per token, or none; importance_max is
+    c; ratios outside importance_mask get weight 0; length_norm divides a segment's sum by `max_tokens` (constant) or
+    replaces N by the number of tokens (token_mean).
     """
     log_rho_T = (logprob_T - behavior_logprob_T).detach()
     if config.importance == "sequence":
@@ -125,10 +131,10 @@ def kl_loss(
 ) -> torch.Tensor:
     """A surrogate whose gradient is that of (1/N) sum_i KL(pi(.|s_i) || reference(.|s_i)) over whole completions.
 
-    KL over completions is E[sum_t KL_t], where KL_t is the exact KL of the t-th token's distribution given the tokens before
-    it. Its gradient has two parts: that of KL_t itself, and, because the tokens before t were sampled from pi too, the
-    score-function term: each earlier token's grad log pi times the KL that follows it. Samples come from mu, so KL_t is
-    weighted by the ratio of the tokens before it, truncated at `importance_max`.
+    KL over completions is E[sum_t KL_t], where KL_t is the exact KL of the t-th token's distribution given the tokens
+    before it. Its gradient has two parts: that of KL_t itself, and, because the tokens before t were sampled from pi
+    too, the score-function term: each earlier token's grad log pi times the KL that follows it. Samples come from mu,
+    so KL_t is weighted by the ratio of the tokens before it, truncated at `importance_max`.
     """
     log_rho_T = (logprob_T - behavior_logprob_T).detach().double()
     prefix_T = _sum_before(log_rho_T, segment_T).exp().clamp(max=importance_max)

@@ -21,8 +21,8 @@ PACKED_ATTENTION = "spiral_packed"
 class Batch:
     """Samples laid end to end. All tensors are on one device.
 
-    `predictor_T` holds the places in the row whose hidden state predicts the trained tokens `target_T`. Trained tokens of a
-    segment are adjacent, and `segment_T` numbers the segments of the batch from 0 to `num_segments` - 1.
+    `predictor_T` holds the places in the row whose hidden state predicts the trained tokens `target_T`. Trained tokens
+    of a segment are adjacent, and `segment_T` numbers the segments of the batch from 0 to `num_segments` - 1.
     `current_T` marks tokens whose sampler had the newest weights.
     """
 
@@ -123,9 +123,9 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each sample of a packed row, for transformers' attention interface; any device.
 
-    query is [1, heads, N, D], key and value [1, key heads, N, D]; returns [1, N, heads, D]. Only here are the samples laid out
-    as a rectangle: everything else in the model works on the packed row. Padding stands at the end, where causal attention
-    does not look.
+    query is [1, heads, N, D], key and value [1, key heads, N, D]; returns [1, N, heads, D]. Only here are the samples
+    laid out as a rectangle: everything else in the model works on the packed row. Padding stands at the end, where
+    causal attention does not look.
     """
     assert query.shape[0] == 1 and layout is not None, "packed_attention takes one packed row and its layout"
     query_BHLD, key_BHLD, value_BHLD = (

@@ -17,7 +17,10 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def publish_dir(config: Config) -> Path:
-    """Where this run publishes. The name follows from the run directory, so that a resumed run clears what a killed one left."""
+    """Where this run publishes.
+
+    The name follows from the run directory, so that a resumed run clears what a killed one left.
+    """
     if config.weights.dir is not None:
         return config.weights.dir
     tag = hashlib.sha256(str(config.run_dir.resolve()).encode()).hexdigest()[:12]

@@ -24,7 +24,9 @@ def short(game_id: str) -> str:
 class Dashboard:
     """Shows the newest steps. A value that is not measured at every step stays until there is a newer one."""
 
-    def __init__(self, config: Config, exact_games: Sequence[str], first_step: int, console: Console | None = None) -> None:
+    def __init__(
+        self, config: Config, exact_games: Sequence[str], first_step: int, console: Console | None = None
+    ) -> None:
         self._console = console or Console()
         self._steps = config.steps
         self._title = config.run.name
@@ -80,7 +82,9 @@ class Dashboard:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._status = ""
         if self._console.is_terminal:
             self._live.update(self._render())

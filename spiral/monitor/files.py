@@ -1,7 +1,6 @@
 """What a run leaves in its directory: metrics.jsonl, and one file of episodes per step."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +33,7 @@ class MetricsFile:
         rows = [row for row in self.read() if row["step"] <= last_step]
         aside = self._path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(aside, self._path)
+        aside.replace(self._path)
 
 
 class EpisodeFiles:
@@ -50,7 +49,7 @@ class EpisodeFiles:
         with aside.open("w") as file:
             for episode in episodes:
                 file.write(json.dumps(asdict(episode)) + "\n")
-        os.replace(aside, path)
+        aside.replace(path)
 
     def steps(self) -> list[int]:
         """The steps that have episodes."""

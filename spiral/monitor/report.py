@@ -11,8 +11,8 @@ Curves = Mapping[str, Sequence[Mapping[str, float]]]
 def plot(runs: Curves, path: Path) -> Path | None:
     """Plot the evaluations of one or more runs (label -> rows of metrics.jsonl) into `path`.
 
-    One panel per kind of measure: NashConv of each exact game, score of each game against each player, with 95% intervals.
-    Returns None if nothing was evaluated.
+    One panel per kind of measure: NashConv of each exact game, score of each game against each player, with 95%
+    intervals. Returns None if nothing was evaluated.
     """
     import matplotlib
 

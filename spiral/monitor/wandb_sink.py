@@ -38,7 +38,9 @@ class WandbSink:
 
     def log_transcripts(self, step: int, episodes: Sequence[Episode]) -> None:
         """A table with one row per turn."""
-        table = wandb.Table(columns=["match", "game", "players", "role", "observation", "text", "action", "legal", "return"])
+        table = wandb.Table(
+            columns=["match", "game", "players", "role", "observation", "text", "action", "legal", "return"]
+        )
         for episode in episodes:
             for turn in episode.turns:
                 players = " vs ".join(episode.match.players)

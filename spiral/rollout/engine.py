@@ -15,11 +15,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from spiral.config import GeneratorsConfig, RolloutConfig
+from spiral.rollout.prompt import PromptTooLong
 from spiral.types import Completion, WeightsRef
-
-
-class PromptTooLong(ValueError):
-    """The prompt leaves no room for a completion in the model's context."""
 
 
 class Engine:
@@ -92,11 +89,13 @@ class Engine:
 
     async def score(self, prompt_ids: tuple[int, ...], answer_ids: tuple[int, ...]) -> float:
         """log pi(answer | prompt) at temperature 1, in nats."""
-        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+        params = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
         entries = (await self._run(prompt_ids + answer_ids, params)).prompt_logprobs
         assert entries is not None
         answer = zip(entries[len(prompt_ids) :], answer_ids, strict=True)
-        return sum(entry[token].logprob for entry, token in answer if entry is not None)
+        return float(sum(entry[token].logprob for entry, token in answer if entry is not None))
 
     async def load(self, weights: WeightsRef) -> None:
         """Take over published weights. Requests in flight are kept; the prefix cache of the old version is dropped."""

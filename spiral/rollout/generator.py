@@ -8,6 +8,8 @@ from spiral.config import Config
 from spiral.game import make
 from spiral.game.solve import DecisionPoint
 from spiral.rollout.play import play
+from spiral.rollout.players import seat
+from spiral.rollout.prompt import Prompter
 from spiral.types import Episode, Match, WeightsRef
 
 
@@ -21,11 +23,10 @@ class Generator:
         self._num_played = 0
 
     async def start(self) -> None:
-        """Load tokenizer and engine: the slow part, kept out of the constructor so that it can be awaited with a limit."""
+        """Load tokenizer and engine: the slow part, out of the constructor so that it can be awaited with a limit."""
         from transformers import AutoTokenizer
 
         from spiral.rollout.engine import Engine
-        from spiral.rollout.prompt import Prompter
 
         config = self._config
         self._prompter = Prompter(AutoTokenizer.from_pretrained(self._model_dir), config.rollout.answer_format)
@@ -38,10 +39,9 @@ class Generator:
         return list(await asyncio.gather(*(self._play(match) for match in matches)))
 
     async def _play(self, match: Match) -> Episode:
-        from spiral.rollout.players import seat
-
         players = tuple(
-            seat(label, self._engine, self._prompter, f"{match.seed}/{role}") for role, label in enumerate(match.players)
+            seat(label, self._engine, self._prompter, f"{match.seed}/{role}")
+            for role, label in enumerate(match.players)
         )
         limits = self._config.rollout
         episode = await play(
@@ -70,7 +70,10 @@ class Generator:
             prompt_ids = self._prompter.prompt_ids(spec, point.observation)
             answers = [self._prompter.answer_ids(action) for action in point.legal_actions]
             return tuple(
-                [math.exp(logprob) for logprob in await asyncio.gather(*(self._engine.score(prompt_ids, a) for a in answers))]
+                [
+                    math.exp(logprob)
+                    for logprob in await asyncio.gather(*(self._engine.score(prompt_ids, a) for a in answers))
+                ]
             )
 
         return list(await asyncio.gather(*(probabilities(point) for point in points)))

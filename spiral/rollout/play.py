@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from spiral.game import Game, IllegalAction, make
-from spiral.rollout.engine import PromptTooLong
 from spiral.rollout.players import Answer, Player
+from spiral.rollout.prompt import PromptTooLong
 from spiral.types import EndReason, Episode, Match, Turn
 
 
@@ -24,8 +24,8 @@ async def play(match: Match, players: tuple[Player, Player], *, illegal_retries:
 
     An illegal action is retried `illegal_retries` times with the reason shown; then its player forfeits: -1, and +1 for
     the other. A match that reaches the game's `max_turns` is a draw. A game that crashes, a match that exceeds
-    `timeout_s` seconds or a prompt that exceeds the model's context makes the episode void. Errors of players (an engine that
-    died) are not caught.
+    `timeout_s` seconds or a prompt that exceeds the model's context makes the episode void. Errors of players (an
+    engine that died) are not caught.
     """
     turns: list[Turn] = []
     start = time.monotonic()

@@ -2,13 +2,15 @@
 
 import random
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from spiral.config import UserError
 from spiral.game import Game
-from spiral.rollout.engine import Engine
 from spiral.rollout.prompt import Prompter
 from spiral.types import POLICY, Completion
+
+if TYPE_CHECKING:
+    from spiral.rollout.engine import Engine
 
 SCRIPTED = ("random",)
 
@@ -24,6 +26,8 @@ class Answer:
 
 
 class Player(Protocol):
+    """Who answers observations in a role."""
+
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
         """Answer `observation`. `error` tells why the last answer to it was refused, if one was."""
         ...
@@ -33,7 +37,7 @@ class Player(Protocol):
 class PolicyPlayer:
     """The language model."""
 
-    engine: Engine
+    engine: "Engine"
     prompter: Prompter
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
@@ -57,7 +61,7 @@ class RandomPlayer:
         return Answer(text=action, action=action)
 
 
-def seat(label: str, engine: Engine, prompter: Prompter, seed: str) -> Player:
+def seat(label: str, engine: "Engine", prompter: Prompter, seed: str) -> Player:
     """The player behind a label of `Match.players`."""
     if label == POLICY:
         return PolicyPlayer(engine, prompter)

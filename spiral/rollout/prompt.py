@@ -12,6 +12,11 @@ from spiral.types import GameSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
+class PromptTooLong(ValueError):
+    """The prompt leaves no room for a completion in the model's context."""
+
+
 AnswerFormat = Literal["boxed", "bracket", "tag", "raw"]
 
 INSTRUCTIONS: dict[AnswerFormat, str] = {

@@ -1,0 +1,47 @@
+"""Show played episodes turn by turn: what each role saw, what it wrote, what became of it."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from spiral.config import UserError
+from spiral.monitor.files import EpisodeFiles
+from spiral.types import Episode
+
+
+def show(run_dir: Path, step: int | None, game: str | None, count: int, console: Console | None = None) -> None:
+    """Print up to `count` episodes of `game` (any, if None) that `step` (the newest, if None) trained on.
+
+    Raises UserError.
+    """
+    console = console or Console()
+    files = EpisodeFiles(run_dir)
+    steps = files.steps()
+    if not steps:
+        raise UserError(f"{run_dir} holds no episodes; expected a run directory, such as runs/quickstart")
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise UserError(f"{run_dir} has no episodes of step {step}; it has steps {steps[0]} to {steps[-1]}")
+    shown, games = 0, set()
+    for episode in files.read(step):
+        games.add(episode.match.game)
+        if shown < count and game in (None, episode.match.game):
+            _print(console, episode, step)
+            shown += 1
+    if not shown:
+        raise UserError(f"step {step} of {run_dir} has no episode of {game!r}; it has {', '.join(sorted(games))}")
+
+
+def _print(console: Console, episode: Episode, step: int) -> None:
+    match = episode.match
+    console.rule(f"step {step} · match {match.id} · {match.game} · seed {match.seed}", style="bold")
+    for number, turn in enumerate(episode.turns):
+        style = ("cyan", "magenta")[turn.role]
+        console.print(f"[{style} bold]turn {number}, player {turn.role} ({match.players[turn.role]}) sees[/]")
+        console.print(escape(turn.observation), style="dim", highlight=False)
+        verdict = "" if turn.legal else f"  [red]illegal: {escape(turn.error or '')}[/]"
+        console.print(f"[{style}]writes[/] {escape(turn.text)}{verdict}", highlight=False)
+    forfeit = "" if episode.forfeit_by is None else f" by player {episode.forfeit_by}"
+    returns = ", ".join(f"player {role} {value:+g}" for role, value in enumerate(episode.returns))
+    console.print(f"[bold]{episode.end_reason}{forfeit}: {returns}[/]\n", highlight=False)

@@ -1,0 +1,105 @@
+"""A whole run with Ray, vLLM, TextArena and W&B (offline), through the command line."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from spiral.monitor.files import EpisodeFiles
+from tests.integration.conftest import SMOKE, rows, spiral, trained_matches
+
+Run = tuple[Path, subprocess.CompletedProcess[str]]
+
+KEYS = """
+train/loss train/grad_norm train/learning_rate train/kl train/entropy train/rho_mean train/rho_clipped_frac
+train/logprob_diff_max train/num_tokens train/num_samples
+rollout/episodes rollout/turns_mean rollout/completion_tokens_mean rollout/illegal_rate rollout/forfeit_rate
+rollout/void rollout/dropped_stale rollout/staleness_mean
+game/kuhn_poker/role0/return_mean game/kuhn_poker/role1/baseline game/textarena/TicTacToe-v0/draw_rate
+perf/step_s perf/rollout_s perf/learn_s perf/sync_s perf/generated_tokens_per_s perf/trained_tokens_per_s
+""".split()
+
+
+def test_every_step_has_a_row_with_every_metric(smoke_run: Run) -> None:
+    table = rows(smoke_run[0])
+    assert [(row["step"], row["policy_version"]) for row in table] == [(i, i) for i in range(5)]
+    for row in table[1:]:
+        assert set(KEYS) - set(row) == set()
+
+
+def test_sampler_and_learner_agree_after_every_sync(smoke_run: Run) -> None:
+    diffs = [row["train/logprob_diff_max"] for row in rows(smoke_run[0])[1:]]
+    assert len(diffs) == 4
+    assert max(diffs) <= 1e-4
+
+
+def test_evaluation_is_there_and_sound(smoke_run: Run) -> None:
+    evaluated = [row for row in rows(smoke_run[0]) if "eval/kuhn_poker/nash_conv" in row]
+    assert [row["step"] for row in evaluated] == [0, 2, 4]
+    for row in evaluated:
+        assert 0 <= row["eval/kuhn_poker/nash_conv"] <= 4
+        assert 0 <= row["eval/kuhn_poker/illegal_mass"] <= 1
+        assert -1 <= row["eval/textarena/TicTacToe-v0/vs_random/score"] <= 1
+        assert row["eval/textarena/TicTacToe-v0/vs_random/ci95"] > 0
+    assert evaluated[0]["eval/kuhn_poker/nash_conv"] >= 0.6
+
+
+def test_episodes_are_what_was_trained_on(smoke_run: Run) -> None:
+    run_dir = smoke_run[0]
+    assert sorted(trained_matches(run_dir)) == list(range(4 * 64))
+    for step in (1, 4):
+        episodes = list(EpisodeFiles(run_dir).read(step))
+        assert {episode.match.game for episode in episodes} == {"kuhn_poker", "textarena/TicTacToe-v0"}
+        sampled = [turn.completion for episode in episodes for turn in episode.turns]
+        assert all(c is not None and c.min_version == c.max_version == step - 1 for c in sampled)
+
+
+def test_checkpoint_is_a_model_that_transformers_loads(smoke_run: Run) -> None:
+    checkpoint = smoke_run[0] / "checkpoints" / "step_000004"
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert model.config.vocab_size == len(tokenizer)
+    assert json.loads((checkpoint / "state.json").read_text())["step"] == 4
+
+
+def test_the_run_leaves_config_plot_logs_and_an_offline_wandb_run(smoke_run: Run) -> None:
+    run_dir, done = smoke_run
+    assert {"config.yaml", "metrics.jsonl", "plot.png", "logs", "episodes", "checkpoints", "wandb"} <= {
+        path.name for path in run_dir.iterdir()
+    }
+    assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
+    assert "wandb sync" in done.stdout
+    assert "before and after" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_replay_shows_an_episode(smoke_run: Run) -> None:
+    shown = spiral("replay", str(smoke_run[0]), "--game", "textarena/TicTacToe-v0", "--count", "1")
+    assert shown.returncode == 0
+    assert "Current Board" in shown.stdout
+    assert "player 1" in shown.stdout
+
+
+def test_a_run_directory_that_exists_is_refused(smoke_run: Run) -> None:
+    again = spiral("train", str(SMOKE), f"run.dir={smoke_run[0].parent}")
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: run directory")
+    assert again.stderr.count("\n") == 1
+
+
+def test_a_finished_run_can_be_continued_with_more_steps(smoke_run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "longer"
+    subprocess.run(["cp", "-r", smoke_run[0], copy], check=True)
+    done = spiral("resume", str(copy), "steps=5", "eval.every=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["step"] for row in rows(copy)] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.timeout(120)
+def test_paper_config_says_that_it_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = spiral("train", "configs/spiral_qwen3_4b.yaml")
+    assert done.returncode == 2
+    assert "needs 8 GPUs" in done.stderr

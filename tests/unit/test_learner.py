@@ -1,0 +1,172 @@
+"""The learner on a randomly initialised Llama, in this process: what a step does, and that it comes back exactly."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from spiral.config import Config
+from spiral.learn.learner import Learner
+from spiral.types import Completion, Episode, Match, Turn
+
+VOCABULARY = 32
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    vocabulary = {f"t{i}": i for i in range(VOCABULARY)}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary))).save_pretrained(directory)
+    return directory
+
+
+def learner(model_dir: Path, **options: object) -> Learner:
+    return Learner(config(**options), model_dir)
+
+
+def config(**options: object) -> Config:
+    settings: dict[str, object] = {"learning_rate": 1e-3, "epochs": 2, "local_batch_size": 8, **options}
+    return Config.model_validate(
+        {"steps": 10, "model": {"name": "unused"}, "games": [{"id": "g"}], "learner": settings}
+    )
+
+
+def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
+    """Scripted episodes, a pure function of the step."""
+    rng = random.Random(step)
+
+    def turn(role: int) -> Turn:
+        tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
+        completion = Completion(
+            token_ids=tokens,
+            logprobs=(logprob,) * len(tokens),
+            finish_reason="stop",
+            min_version=step - 1,
+            max_version=step - 1,
+        )
+        prompt = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 9)))
+        return Turn(
+            role=role,
+            observation="",
+            prompt_ids=prompt,
+            completion=completion,
+            text="",
+            action="a",
+            legal=True,
+            error=None,
+        )
+
+    return [
+        Episode(
+            match=Match(id=num * step + i, game="g", seed=0, players=("policy", "policy")),
+            turns=(turn(0), turn(1)),
+            returns=((value := rng.choice((-1.0, 0.0, 1.0))), -value),
+            end_reason="finished",
+            forfeit_by=None,
+            duration_s=0.0,
+        )
+        for i in range(num)
+    ]
+
+
+def weights(of: Learner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in of._model.state_dict().items()}
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_a_step_changes_the_weights_and_counts_what_it_trained(model_dir: Path) -> None:
+    one = learner(model_dir)
+    before = weights(one)
+    metrics = one.step(1, 0, episodes(1))
+    assert largest_difference(before, weights(one)) > 1e-4
+    assert metrics["train/num_samples"] == 16
+    assert metrics["train/num_tokens"] == sum(
+        len(t.completion.token_ids) for e in episodes(1) for t in e.turns if t.completion
+    )
+
+
+def test_micro_batches_do_not_change_the_result(model_dir: Path) -> None:
+    one = learner(model_dir, pack_tokens=1, micro_batch_size=1)  # one sample per forward pass
+    eight = learner(model_dir, pack_tokens=64, micro_batch_size=8)
+    for step in (1, 2, 3):
+        first, second = one.step(step, step - 1, episodes(step)), eight.step(step, step - 1, episodes(step))
+        assert first["train/loss"] == pytest.approx(second["train/loss"], abs=1e-5)
+    assert largest_difference(weights(one), weights(eight)) < 1e-5
+
+
+def test_saved_and_loaded_goes_on_exactly(model_dir: Path, tmp_path: Path) -> None:
+    options = {"kl_coef": 0.1, "reference_refresh_every": 2, "lr_scheduler_type": "linear"}
+    straight, first = learner(model_dir, **options), learner(model_dir, **options)
+    for step in (1, 2, 3):
+        straight.step(step, step - 1, episodes(step))
+        first.step(step, step - 1, episodes(step))
+    first.save(tmp_path)
+    resumed = learner(model_dir, **options)
+    resumed.load(tmp_path)
+    for step in (4, 5):
+        expected = straight.step(step, step - 1, episodes(step))
+        got = resumed.step(step, step - 1, episodes(step))
+        assert {k: v for k, v in got.items() if not k.startswith("perf/")} == {
+            k: v for k, v in expected.items() if not k.startswith("perf/")
+        }
+    assert largest_difference(weights(straight), weights(resumed)) == 0.0
+
+
+def test_a_checkpoint_is_a_hugging_face_model(model_dir: Path, tmp_path: Path) -> None:
+    one = learner(model_dir)
+    one.step(1, 0, episodes(1))
+    one.save(tmp_path)
+    assert largest_difference(LlamaForCausalLM.from_pretrained(tmp_path).state_dict(), weights(one)) == 0.0
+
+
+def test_logprob_diff_compares_tokens_of_the_current_version_only(model_dir: Path) -> None:
+    stale = learner(model_dir).step(1, 5, episodes(1))
+    fresh = learner(model_dir).step(1, 0, episodes(1))
+    assert "train/logprob_diff_max" not in stale
+    assert fresh["train/logprob_diff_max"] > 0.1  # the scripted -3.0 is not what the model says
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer(model_dir: Path) -> None:
+    one = learner(model_dir)
+    before = weights(one)
+    with pytest.raises(FloatingPointError, match="matches"):
+        one.step(1, 0, episodes(1, logprob=float("nan")))
+    assert largest_difference(before, weights(one)) == 0.0
+
+
+def test_kl_is_zero_at_first_and_grows_with_the_policy(model_dir: Path) -> None:
+    one = learner(model_dir, kl_coef=0.01, epochs=1, local_batch_size=100)
+    assert one.step(1, 0, episodes(1))["train/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert one.step(2, 1, episodes(2))["train/kl"] > 1e-5
+
+
+def test_reference_is_refreshed_every_so_many_steps(model_dir: Path) -> None:
+    one = learner(model_dir, kl_coef=0.01, epochs=1, local_batch_size=100, reference_refresh_every=2)
+    kl = [one.step(step, step - 1, episodes(step))["train/kl"] for step in (1, 2, 3, 4)]
+    assert kl[0] == pytest.approx(0.0, abs=1e-6)
+    assert kl[1] > 1e-5
+    assert kl[2] == pytest.approx(0.0, abs=1e-6)
+    assert kl[3] > 1e-5
+
+
+def test_learning_rate_follows_the_schedule(model_dir: Path) -> None:
+    one = learner(model_dir, lr_scheduler_type="linear", lr_warmup_ratio=0.0)
+    rates = [one.step(step, step - 1, episodes(step, num=1))["train/learning_rate"] for step in (1, 2, 3)]
+    assert rates == [pytest.approx(1e-3), pytest.approx(9e-4), pytest.approx(8e-4)]

@@ -1,0 +1,72 @@
+"""Packing changes where tokens lie, never what the model computes."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from spiral.learn.pack import PACKED_ATTENTION, Layout, make_batch, plan_rows
+from spiral.types import Sample
+
+
+def sample(tokens: list[int], num_prompt: int, version: int = 0) -> Sample:
+    num_sampled = len(tokens) - num_prompt
+    return Sample(
+        token_ids=tuple(tokens),
+        loss_mask=(False,) * num_prompt + (True,) * num_sampled,
+        behavior_logprobs=(0.0,) * num_prompt + tuple(-float(i) for i in range(1, num_sampled + 1)),
+        segment_ids=(-1,) * num_prompt + (0,) * num_sampled,
+        advantages=(0.0,) * num_prompt + (0.5,) * num_sampled,
+        episode_id=tokens[0],
+        game="g",
+        role=0,
+        min_version=version,
+        max_version=version,
+    )
+
+
+@pytest.mark.parametrize("num_key_value_heads", [4, 2])
+def test_packed_equals_one_sample_at_a_time(num_key_value_heads: int) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=num_key_value_heads,
+        initializer_range=0.3,
+    )
+    model = LlamaForCausalLM(config).double().eval()
+    rows = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8, 9, 7]]
+    samples = [sample(row, 1) for row in rows]
+    expected = torch.cat([model(torch.tensor([row])).logits[0, :-1] for row in rows])
+    batch = make_batch(samples, 0)
+    model.set_attn_implementation(PACKED_ATTENTION)
+    hidden = model.model(
+        input_ids=batch.token_ids_N[None],
+        position_ids=batch.position_ids_N[None],
+        use_cache=False,
+        layout=Layout.of(batch.lengths, "cpu"),
+    ).last_hidden_state[0, batch.predictor_T]
+    assert (model.lm_head(hidden) - expected).abs().max() < 1e-6
+
+
+def test_batch_of_two_samples_by_hand() -> None:
+    batch = make_batch([sample([7, 8, 9], 1, version=2), sample([5, 6], 1, version=1)], current_version=2)
+    assert batch.token_ids_N.tolist() == [7, 8, 9, 5, 6]
+    assert batch.position_ids_N.tolist() == [0, 1, 2, 0, 1]
+    assert batch.lengths == (3, 2)
+    assert batch.predictor_T.tolist() == [0, 1, 3]
+    assert batch.target_T.tolist() == [8, 9, 6]
+    assert batch.behavior_logprob_T.tolist() == [-1.0, -2.0, -1.0]
+    assert batch.segment_T.tolist() == [0, 0, 1]
+    assert batch.current_T.tolist() == [True, True, False]
+    assert (batch.num_segments, batch.episode_ids) == (2, (7, 5))
+
+
+def test_rows_hold_every_sample_once_within_the_budget() -> None:
+    lengths = [5, 3, 9, 2, 2, 7, 30]
+    rows = plan_rows(lengths, 10)
+    assert sorted(i for row in rows for i in row) == list(range(7))
+    assert all(sum(lengths[i] for i in row) <= 10 or len(row) == 1 for row in rows)
+    assert [6] in rows

@@ -1,0 +1,206 @@
+"""Prompts and answers: what is parsed from a completion, and what a model is shown."""
+
+import time
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from spiral.rollout.prompt import AnswerFormat, Prompter, format_answer, parse_action, user_message
+from spiral.types import GameSpec
+
+FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw")
+SPEC = GameSpec(id="x", title="X", rules="Call or fold.", max_turns=1, max_return=1.0)
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A real byte-level BPE tokenizer with a chat template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    bpe.train_from_iterator(["Call or fold. Answer with your action."], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", chat_template=TEMPLATE, clean_up_tokenization_spaces=False
+    )
+
+
+# --- parsing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer_format", FORMATS)
+@pytest.mark.parametrize("action", ["4", "fold", "a2 a4", "move 3, 4", "-1", "caf\u00e9"])
+def test_a_formatted_answer_is_read_back(answer_format: AnswerFormat, action: str) -> None:
+    assert parse_action(format_answer(action, answer_format), answer_format) == action
+
+
+@pytest.mark.parametrize("answer_format", FORMATS)
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_an_empty_completion_holds_no_action(answer_format: AnswerFormat, text: str) -> None:
+    assert parse_action(text, answer_format) is None
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "text"),
+    [
+        ("boxed", "I might \\boxed{fold}, no: \\boxed{call}. Done."),
+        ("bracket", "<think>[fold] looks weak</think> so [call]."),
+        ("tag", "<answer>fold</answer> or rather <answer>call</answer>"),
+    ],
+)
+def test_the_last_answer_counts(answer_format: AnswerFormat, text: str) -> None:
+    assert parse_action(text, answer_format) == "call"
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "text"),
+    [
+        ("boxed", "I have { and } here.\n\nMy answer: \\boxed{call}"),
+        ("bracket", "Let me think ...\n[call]"),
+        ("tag", "1 < 2, so\n<answer>call</answer>"),
+    ],
+)
+def test_text_before_the_answer_is_allowed(answer_format: AnswerFormat, text: str) -> None:
+    assert parse_action(text, answer_format) == "call"
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "text"),
+    [
+        ("boxed", "call"),
+        ("boxed", "\\boxed call"),
+        ("boxed", "\\boxed{call"),
+        ("boxed", "\\boxed{a{b}"),
+        ("boxed", "\\boxed{}"),
+        ("boxed", "\\boxed{ }"),
+        ("bracket", "call"),
+        ("bracket", "[call"),
+        ("bracket", "call]"),
+        ("bracket", "]call["),
+        ("bracket", "[]"),
+        ("tag", "call"),
+        ("tag", "<answer>call"),
+        ("tag", "call</answer>"),
+        ("tag", "<answer> </answer>"),
+    ],
+)
+def test_no_answer_is_none(answer_format: AnswerFormat, text: str) -> None:
+    assert parse_action(text, answer_format) is None
+
+
+def test_braces_inside_a_box_belong_to_the_answer() -> None:
+    assert parse_action(r"\boxed{\text{fold} or {x}}", "boxed") == r"\text{fold} or {x}"
+
+
+def test_a_box_inside_a_box_is_the_last_one() -> None:
+    assert parse_action(r"\boxed{a \boxed{call}}", "boxed") == "call"
+
+
+def test_a_box_that_is_cut_off_leaves_the_one_before() -> None:
+    assert parse_action(r"\boxed{call} and then \boxed{fo", "boxed") == "call"
+
+
+def test_a_tag_that_is_cut_off_leaves_the_one_before() -> None:
+    assert parse_action("<answer>call</answer> and then <answer>fo", "tag") == "call"
+
+
+def test_a_tag_that_was_opened_twice_holds_what_follows_the_second() -> None:
+    assert parse_action("<answer>fold<answer>call</answer>", "tag") == "call"
+
+
+def test_an_answer_may_run_over_lines() -> None:
+    assert parse_action("<answer>\na\nb\n</answer>", "tag") == "a\nb"
+    assert parse_action("\\boxed{\na\nb\n}", "boxed") == "a\nb"
+
+
+def test_nested_brackets_hold_the_inner_one() -> None:
+    assert parse_action("[[4]]", "bracket") == "4"
+
+
+def test_raw_takes_all_of_it_without_the_blanks_around() -> None:
+    assert parse_action("\n I call [4] \n", "raw") == "I call [4]"
+
+
+def test_a_degenerate_completion_is_parsed_in_linear_time() -> None:
+    # 4 k tokens can hold this; the event loop of all matches waits meanwhile.
+    start = time.perf_counter()
+    assert parse_action("\\boxed{" * 4000, "boxed") is None
+    assert time.perf_counter() - start < 1.0
+
+
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "hint"),
+    [("boxed", "\\boxed{}"), ("bracket", "square brackets"), ("tag", "<answer>"), ("raw", "else")],
+)
+def test_a_message_holds_rules_view_and_how_to_answer(answer_format: AnswerFormat, hint: str) -> None:
+    rules, view, instruction = user_message(SPEC, "You hold the king.", answer_format, None).split("\n")
+    assert (rules, view) == ("Call or fold.", "You hold the king.")
+    assert hint in instruction
+
+
+def test_a_message_shows_why_the_last_answer_was_refused() -> None:
+    lines = user_message(SPEC, "You hold the king.", "raw", "'rise' is not one of: fold, call.").split("\n")
+    assert lines[2] == "Your last answer was not legal: 'rise' is not one of: fold, call."
+    assert len(lines) == 4
+
+
+def test_a_game_without_rules_leaves_no_empty_line() -> None:
+    spec = GameSpec(id="x", title="X", rules="", max_turns=1, max_return=1.0)
+    assert user_message(spec, "view", "raw", None).startswith("view\n")
+
+
+def test_a_prompt_is_the_message_in_the_models_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "You hold the king.")
+    assert tokenizer.decode(prompt) == (
+        "<|im_start|>user\nCall or fold.\nYou hold the king.\nAnswer with your action and nothing else.<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_prompt_shows_the_error(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "You hold the king.", "too high.")
+    assert "king.\nYour last answer was not legal: too high.\nAnswer" in tokenizer.decode(prompt)
+
+
+def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = None
+    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "You hold the king.")
+    assert tokenizer.decode(prompt) == "Call or fold.\nYou hold the king.\nAnswer with your action and nothing else.\n"
+
+
+def test_prompt_tokens_are_a_tuple_of_ints(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "view")
+    assert isinstance(prompt, tuple)
+    assert {type(token) for token in prompt} == {int}
+
+
+@pytest.mark.parametrize("answer_format", FORMATS)
+def test_the_canonical_answer_is_read_back_from_its_tokens(
+    tokenizer: PreTrainedTokenizerFast, answer_format: AnswerFormat
+) -> None:
+    prompter = Prompter(tokenizer, answer_format)
+    token_ids = prompter.answer_ids("call")
+    assert token_ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert prompter.read(token_ids) == (format_answer("call", answer_format), "call")
+
+
+def test_a_completion_without_an_answer_is_read_as_text_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    token_ids = tuple(tokenizer.encode("I pass"))
+    assert Prompter(tokenizer, "boxed").read(token_ids) == ("I pass", None)
+
+
+def test_an_empty_completion_is_read(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert Prompter(tokenizer, "boxed").read(()) == ("", None)

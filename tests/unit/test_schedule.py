@@ -1,0 +1,100 @@
+"""The schedule: match k is a pure function, and a restart skips nothing and repeats nothing."""
+
+import json
+from collections import Counter
+
+from spiral.config import GameChoice
+from spiral.league.schedule import Schedule
+
+GAMES = (GameChoice(id="kuhn_poker", weight=4), GameChoice(id="textarena/TicTacToe-v0", weight=1))
+
+
+def ids(schedule: Schedule, num_matches: int) -> list[int]:
+    return [match.id for match in schedule.issue(num_matches)]
+
+
+def restarted(schedule: Schedule) -> Schedule:
+    """What a resumed run has: a fresh schedule with the state as it came back from JSON."""
+    fresh = Schedule(5, GAMES)
+    fresh.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
+    return fresh
+
+
+def test_match_k_depends_on_nothing_but_seed_and_k() -> None:
+    one, other = Schedule(5, GAMES), Schedule(5, GAMES)
+    one.issue(10)
+    one.done([3])
+    assert [one.match(k) for k in range(20)] == [other.match(k) for k in reversed(range(20))][::-1]
+
+
+def test_issued_matches_are_match_k() -> None:
+    schedule = Schedule(5, GAMES)
+    assert schedule.issue(3) + schedule.issue(2) == [Schedule(5, GAMES).match(k) for k in range(5)]
+
+
+def test_the_policy_plays_both_roles() -> None:
+    assert Schedule(5, GAMES).match(8).players == ("policy", "policy")
+
+
+def test_other_seeds_give_other_matches() -> None:
+    assert [Schedule(5, GAMES).match(k).seed for k in range(8)] != [Schedule(6, GAMES).match(k).seed for k in range(8)]
+
+
+def test_matches_of_a_run_have_seeds_of_their_own() -> None:
+    schedule = Schedule(5, GAMES)
+    assert len({schedule.match(k).seed for k in range(200)}) == 200
+
+
+def test_games_are_drawn_by_weight() -> None:
+    schedule = Schedule(0, GAMES)
+    counts = Counter(schedule.match(k).game for k in range(5000))
+    assert set(counts) == {"kuhn_poker", "textarena/TicTacToe-v0"}
+    assert abs(counts["kuhn_poker"] / 5000 - 0.8) < 0.02  # over three standard errors (0.0057)
+
+
+def test_numbers_are_issued_in_order_without_gaps() -> None:
+    schedule = Schedule(5, GAMES)
+    assert (ids(schedule, 3), ids(schedule, 2)) == ([0, 1, 2], [3, 4])
+
+
+def test_state_holds_what_is_issued_and_not_done() -> None:
+    schedule = Schedule(5, GAMES)
+    schedule.issue(5)
+    schedule.done([0, 2, 3])
+    assert schedule.state_dict() == {"next": 5, "open": [1, 4]}
+
+
+def test_after_a_restart_what_was_not_done_comes_first() -> None:
+    schedule = Schedule(5, GAMES)
+    schedule.issue(6)
+    schedule.done([0, 1, 4])
+    assert ids(restarted(schedule), 5) == [2, 3, 5, 6, 7]
+
+
+def test_after_a_restart_small_batches_empty_the_backlog_first() -> None:
+    schedule = Schedule(5, GAMES)
+    schedule.issue(4)
+    again = restarted(schedule)
+    assert [ids(again, 2) for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_a_second_restart_keeps_what_was_not_issued_again() -> None:
+    schedule = Schedule(5, GAMES)
+    schedule.issue(5)
+    once = restarted(schedule)
+    once.issue(2)
+    once.done([0])
+    assert once.state_dict() == {"next": 5, "open": [1, 2, 3, 4]}
+    assert ids(restarted(once), 5) == [1, 2, 3, 4, 5]
+
+
+def test_restarts_at_random_points_train_on_every_match_once() -> None:
+    schedule, trained = Schedule(5, GAMES), []
+    for number in range(12):
+        batch = ids(schedule, 7)
+        if number % 3 == 2:  # killed before it was trained on
+            schedule = restarted(schedule)
+            continue
+        trained += batch
+        schedule.done(batch)
+    assert sorted(trained) == list(range(56))
