@@ -4,6 +4,7 @@ Every wait has a limit, and names the actor that did not answer.
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from spiral.config import Config, UserError
 from spiral.game.solve import DecisionPoint
+from spiral.learn.weights import publish_dir
 from spiral.types import Episode, Match, WeightsRef
+
+HEARTBEAT_S = 60.0
+"""A generator whose event loop does not answer for so long is stuck, most likely inside a game."""
 
 
 class ActorFailed(RuntimeError):
@@ -95,26 +100,23 @@ class Cluster:
         parts = [(self._name(i), self._generators[i].play.remote(share)) for i, share in enumerate(shares) if share]
         return PendingEpisodes(parts, len(matches))
 
-    def collect(
-        self, pending: PendingEpisodes, progress: Callable[[int, int], None] = lambda *_: None
-    ) -> list[Episode]:
-        """Wait for the episodes, in the order of their match ids.
-
-        `progress(played in all, matches pending)` is called each second.
-        """
+    def collect(self, pending: PendingEpisodes, progress: Callable[[int], None] = lambda _: None) -> list[Episode]:
+        """Wait for the episodes, in match-id order; `progress(matches in flight)` is called each second."""
         limit = self._config.rollout.timeout_s
         deadline = time.monotonic() + limit
         waiting = [reference for _, reference in pending.parts]
         while waiting and time.monotonic() < deadline:
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
             if waiting:
-                progress(
-                    sum(self._call(i, "progress", 30.0)[0] for i in range(len(self._generators))), pending.num_matches
-                )
+                progress(sum(self._call(i, "num_in_flight", HEARTBEAT_S) for i in range(len(self._generators))))
         episodes = []
         for name, reference in pending.parts:
             episodes += self._get(name, reference, max(0.1, deadline - time.monotonic()), "return its matches", limit)
         return sorted(episodes, key=lambda episode: episode.match.id)
+
+    def play(self, matches: Sequence[Match]) -> list[Episode]:
+        """Play `matches` and wait for their episodes."""
+        return self.collect(self.begin_play(matches))
 
     def action_probabilities(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
         """The model's probability of each legal action at each decision point, from the first generator."""
@@ -177,6 +179,7 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray.shutdown()
+        shutil.rmtree(publish_dir(self._config), ignore_errors=True)
 
 
 def _start_actor(kind: type, name: str, logs: Path, gpus: int, env: dict[str, str], *args: object) -> ActorHandle:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class UserError(ValueError):
@@ -27,7 +27,9 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 class Section(BaseModel):
     """A part of the tree: frozen, and strict about unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, coerce_numbers_to_str=True
+    )
 
 
 class GameChoice(Section):
@@ -222,7 +224,7 @@ class Config(Section):
     steps: Count
     """Steps of the main loop: each plays, learns and publishes once."""
     model: ModelConfig
-    games: Annotated[tuple[GameChoice, ...], Field(min_length=1)]
+    games: tuple[GameChoice, ...]
     """What is played."""
     run: RunConfig = RunConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -238,6 +240,8 @@ class Config(Section):
         ids = [game.id for game in self.games]
         if len(set(ids)) != len(ids):
             raise ValueError(f"games: each id once, got {ids}")
+        if not ids:
+            raise ValueError("games: at least one is needed")
         return self
 
     @property
@@ -251,6 +255,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"config {path} is not text") from error
     except yaml.YAMLError as error:
         raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -291,30 +297,32 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
+    """Set one `key.path=value` in the tree. Raises UserError."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
         raise UserError(f"override {override!r}: expected key.path=value, for example learner.kl_coef=0.1")
-    *parents, leaf = key.strip().split(".")
-    node: Any = tree
-    for parent in parents:
-        node = node[int(parent)] if isinstance(node, list) and parent.isdigit() else node.setdefault(parent, {})
-        if not isinstance(node, dict | list):
-            raise UserError(f"override {override!r}: {parent!r} holds a value, not a section")
     try:
         value = yaml.safe_load(text)
-        if isinstance(value, str):  # YAML 1.1 reads 1e-6, without a dot, as text
-            value = _number(value)
     except yaml.YAMLError as error:
         raise UserError(f"override {override!r}: the value is not valid YAML") from error
-    if isinstance(node, list):
-        if not leaf.isdigit() or int(leaf) >= len(node):
-            raise UserError(f"override {override!r}: expected an index below {len(node)}, got {leaf!r}")
-        node[int(leaf)] = value
-    else:
-        node[leaf] = value
+    *parents, leaf = path.strip().split(".")
+    node: Any = tree
+    for parent in parents:
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else node[_index(node, parent, override)]
+        if not isinstance(node, dict | list):
+            raise UserError(f"override {override!r}: {parent!r} holds a value, not a section")
+    key = leaf if isinstance(node, dict) else _index(node, leaf, override)
+    node[key] = _number(value) if isinstance(value, str) else value
+
+
+def _index(items: list[Any], text: str, override: str) -> int:
+    if not text.isdecimal() or int(text) >= len(items):
+        raise UserError(f"override {override!r}: expected an index below {len(items)}, got {text!r}")
+    return int(text)
 
 
 def _number(text: str) -> str | float:
+    """YAML 1.1 reads 1e-6, without a dot, as text."""
     try:
         return float(text) if text[:1] in "0123456789.+-" else text
     except ValueError:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from spiral.models import SMOLLM2, cache_dir, check_available
@@ -24,7 +25,10 @@ def report(console: Console | None = None) -> bool:
     healthy = True
     for state, what, found, cure in _findings():
         table.add_row(
-            {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[red]fault[/]"}[state], what, found, cure
+            {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[red]fault[/]"}[state],
+            what,
+            escape(found),
+            escape(cure),
         )
         healthy &= state != "fault"
     console.print(table)

@@ -97,7 +97,7 @@ def _hub_directory(name: str, *, config_only: bool = False) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises a dozen unrelated types; every one means: not to be had
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"model {name!r} cannot be fetched from the hub: {type(error).__name__}: {reason}") from error
 
 
@@ -243,7 +243,7 @@ def _warm_up(
     answer_format: AnswerFormat,
     steps: int,
 ) -> float:
-    """Train a fresh model to imitate `examples`, write it to `directory`, and return the mean loss of the last steps."""
+    """Train a fresh model to imitate `examples`, write it to `directory`, return the mean loss of the last steps."""
     import torch
     from rich.progress import track
     from transformers import LlamaConfig, LlamaForCausalLM

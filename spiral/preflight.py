@@ -3,13 +3,14 @@
 Every complaint is one line that says how to mend it.
 """
 
+import itertools
 import os
 import shutil
 from pathlib import Path
 
 from spiral import models
 from spiral.config import Config, UserError
-from spiral.game import ExactGame, make
+from spiral.game import make
 
 GIB = 2**30
 
@@ -26,8 +27,13 @@ def check(config: Config, *, new_run: bool) -> None:
             game = make(choice.id, 0)
         except ValueError as error:
             raise UserError(str(error)) from error
-        if "random" in config.eval.opponents and config.eval.every and game.legal_actions() is None:
-            raise UserError(f"eval.opponents has 'random', but {choice.id} does not list its legal actions")
+        if game.legal_actions() is None:
+            for needs_them, what in (
+                (config.model.name == models.TINY, f"the warm-up of {models.TINY}"),
+                (config.eval.every > 0 and "random" in config.eval.opponents, "player 'random' of eval.opponents"),
+            ):
+                if needs_them:
+                    raise UserError(f"{choice.id} does not list its legal actions, which {what} needs")
     unknown = set(config.eval.opponents) - {"random"}
     if unknown:
         raise UserError(f"eval.opponents: unknown player {sorted(unknown)[0]!r}; known: random")
@@ -36,18 +42,12 @@ def check(config: Config, *, new_run: bool) -> None:
     _check_disk(config)
 
 
-def exact_games(config: Config) -> list[str]:
-    """The configured games whose NashConv is computed."""
-    if not config.eval.nash_conv:
-        return []
-    return [g.id for g in config.games if isinstance(game := make(g.id, 0), ExactGame) and game.spec.exact]
-
-
 def num_gpus() -> int:
     """GPUs of this machine that this process may use, found without loading torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip()])
+        devices = itertools.takewhile(lambda device: not device.startswith("-"), visible.replace(" ", "").split(","))
+        return len([device for device in devices if device])
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
@@ -69,7 +69,7 @@ def _check_disk(config: Config) -> None:
     parent = config.run_dir.absolute()
     while not parent.exists():
         parent = parent.parent
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"run.dir: {parent} is not writable")
     free = shutil.disk_usage(parent).free
     if free < needed:

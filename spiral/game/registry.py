@@ -36,9 +36,12 @@ def _constructor(game_id: str) -> Callable[[int], Game]:
     if ":" in game_id:
         module_name, _, class_name = game_id.partition(":")
         try:
-            return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
-        except (ImportError, AttributeError) as error:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise ValueError(f"game {game_id!r} cannot be imported: {error}") from error
+        if not callable(found):
+            raise ValueError(f"game {game_id!r} is a {type(found).__name__}, expected a class")
+        return found  # type: ignore[no-any-return]
     if game_id in _plugins():
         return _plugins()[game_id].load()  # type: ignore[no-any-return]
     near = difflib.get_close_matches(game_id, _plugins(), n=1)
@@ -50,7 +53,10 @@ def _constructor(game_id: str) -> Callable[[int], Game]:
 
 def make(game_id: str, seed: int) -> Game:
     """A fresh match of the game `game_id`, dealt from `seed`. Raises ValueError for an id that names no game."""
-    return _constructor(game_id)(seed)
+    game = _constructor(game_id)(seed)
+    if not isinstance(game, Game):
+        raise ValueError(f"game {game_id!r} makes a {type(game).__name__}, which lacks methods of spiral.game.Game")
+    return game
 
 
 def all_game_ids() -> tuple[str, ...]:

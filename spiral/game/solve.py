@@ -66,10 +66,8 @@ def nash_conv(game_id: str, policy: Policy) -> float:
     table: dict[tuple[int, str], tuple[float, ...]] = {}
     for point in decision_points(game_id):
         probabilities = tuple(float(p) for p in policy(point.role, point.info_state, point.legal_actions))
-        if (
-            len(probabilities) != len(point.legal_actions)
-            or abs(sum(probabilities) - 1) > 1e-6
-            or min(probabilities) < 0
+        if len(probabilities) != len(point.legal_actions) or not (
+            abs(sum(probabilities) - 1) <= 1e-6 and min(probabilities) >= 0
         ):
             raise ValueError(
                 f"policy in {game_id}, role {point.role}, {point.info_state!r}: got {probabilities}, expected "

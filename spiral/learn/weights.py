@@ -52,6 +52,8 @@ def publish(weights: Mapping[str, "torch.Tensor"], directory: Path, version: int
     save_file(dict(weights), aside / "model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(location, ignore_errors=True)
     aside.rename(location)
-    for old in sorted(directory.glob("v??????"))[:-2]:
-        shutil.rmtree(old, ignore_errors=True)
+    # Later versions can only be what a killed run left behind before this one resumed.
+    for other in directory.glob("v??????"):
+        if not version - 1 <= int(other.name[1:]) <= version:
+            shutil.rmtree(other, ignore_errors=True)
     return WeightsRef(version=version, location=str(location))

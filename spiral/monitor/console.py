@@ -3,8 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -46,7 +44,7 @@ class Dashboard:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def row(self, row: Mapping[str, float]) -> None:
         """Add a step."""
@@ -60,7 +58,7 @@ class Dashboard:
             self._live.update(self._render())
         else:
             names = ["step", *(name for name, _, _ in self._columns), "left"]
-            self.say("  ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True)))
+            self.say("  ".join(f"{n} {c}".replace("\n", " ") for n, c in zip(names, cells, strict=True)))
 
     def _time_left(self, step: int) -> str:
         done = step - self._first_step
@@ -77,16 +75,15 @@ class Dashboard:
             table.add_row(*cells)
         return Group(table, Text(self._status, style="dim"))
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Show the live table, if there is a terminal."""
         if self._console.is_terminal:
             self._live.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._status = ""
+    def stop(self) -> None:
+        """Leave the table as it is now on the screen."""
         if self._console.is_terminal:
+            self._status = ""
             self._live.update(self._render())
             self._live.stop()
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from spiral.config import UserError
 from spiral.monitor.files import EpisodeFiles
@@ -38,10 +38,10 @@ def _print(console: Console, episode: Episode, step: int) -> None:
     console.rule(f"step {step} · match {match.id} · {match.game} · seed {match.seed}", style="bold")
     for number, turn in enumerate(episode.turns):
         style = ("cyan", "magenta")[turn.role]
-        console.print(f"[{style} bold]turn {number}, player {turn.role} ({match.players[turn.role]}) sees[/]")
-        console.print(escape(turn.observation), style="dim", highlight=False)
-        verdict = "" if turn.legal else f"  [red]illegal: {escape(turn.error or '')}[/]"
-        console.print(f"[{style}]writes[/] {escape(turn.text)}{verdict}", highlight=False)
+        console.print(Text(f"turn {number}, player {turn.role} ({match.players[turn.role]}) sees", f"{style} bold"))
+        console.print(Text(turn.observation, "dim"))
+        verdict = "" if turn.legal else f"  illegal: {turn.error}"
+        console.print(Text.assemble(("writes ", style), turn.text, (verdict, "red")))
     forfeit = "" if episode.forfeit_by is None else f" by player {episode.forfeit_by}"
     returns = ", ".join(f"player {role} {value:+g}" for role, value in enumerate(episode.returns))
-    console.print(f"[bold]{episode.end_reason}{forfeit}: {returns}[/]\n", highlight=False)
+    console.print(Text(f"{episode.end_reason}{forfeit}: {returns}\n", "bold"))

@@ -24,7 +24,6 @@ class Engine:
 
     def __init__(self, llm: AsyncLLM, rollout: RolloutConfig, max_model_len: int) -> None:
         self.version = 0
-        self.num_sampled_tokens = 0
         self._llm = llm
         self._rollout = rollout
         self._max_model_len = max_model_len
@@ -78,7 +77,6 @@ class Engine:
         token_ids = tuple(output.token_ids)
         assert output.logprobs is not None
         logprobs = tuple(entry[token].logprob for entry, token in zip(output.logprobs, token_ids, strict=True))
-        self.num_sampled_tokens += len(token_ids)
         return Completion(
             token_ids=token_ids,
             logprobs=logprobs,

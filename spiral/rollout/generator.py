@@ -20,7 +20,7 @@ class Generator:
         self._index = index
         self._config = config
         self._model_dir = model_dir
-        self._num_played = 0
+        self._num_in_flight = 0
 
     async def start(self) -> None:
         """Load tokenizer and engine: the slow part, out of the constructor so that it can be awaited with a limit."""
@@ -36,6 +36,7 @@ class Generator:
 
     async def play(self, matches: list[Match]) -> list[Episode]:
         """Play all matches at the same time; the episodes come in the order of the matches."""
+        self._num_in_flight += len(matches)
         return list(await asyncio.gather(*(self._play(match) for match in matches)))
 
     async def _play(self, match: Match) -> Episode:
@@ -47,16 +48,16 @@ class Generator:
         episode = await play(
             match, (players[0], players[1]), illegal_retries=limits.illegal_retries, timeout_s=limits.match_timeout_s
         )
-        self._num_played += 1
+        self._num_in_flight -= 1
         return episode
 
     async def load(self, weights: WeightsRef) -> None:
         """Take over published weights."""
         await self._engine.load(weights)
 
-    async def progress(self) -> tuple[int, int]:
-        """(matches played, tokens sampled) since the start."""
-        return self._num_played, self._engine.num_sampled_tokens
+    async def num_in_flight(self) -> int:
+        """Matches that are being played now. Answers at once, unless a game blocks the event loop."""
+        return self._num_in_flight
 
     async def action_probabilities(self, game_id: str, points: list[DecisionPoint]) -> list[tuple[float, ...]]:
         """The model's probability of the canonical answer for each legal action, at each decision point.

@@ -33,11 +33,13 @@ async def play(match: Match, players: tuple[Player, Player], *, illegal_retries:
     error: str | None = None
     reason: EndReason
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as limit:
             returns, reason, forfeit_by = await _play_turns(match, players, illegal_retries, turns)
     except (GameCrashed, PromptTooLong) as crash:
         returns, reason, error = (0.0, 0.0), "void", str(crash)
     except TimeoutError:
+        if not limit.expired():
+            raise  # a player's own
         returns, reason, error = (0.0, 0.0), "void", f"the match took longer than {timeout_s} s"
     return Episode(
         match=match,
@@ -84,11 +86,11 @@ def _try_action(match: Match, game: Game, answer: Answer) -> str | None:
     """Hand the action to the game. Returns None, or the reason why it was refused."""
     if answer.action is None:
         return "no action could be read from it."
-    try:
-        with _crashes_of(match):
+    with _crashes_of(match):
+        try:
             game.step(answer.action)
-    except IllegalAction as refusal:
-        return str(refusal)
+        except IllegalAction as refusal:
+            return str(refusal)
     return None
 
 
@@ -109,7 +111,5 @@ def _turn(role: int, observation: str, answer: Answer, error: str | None) -> Tur
 def _crashes_of(match: Match) -> Iterator[None]:
     try:
         yield
-    except IllegalAction:
-        raise
     except Exception as error:
         raise GameCrashed(f"{match.game} (seed {match.seed}) crashed: {type(error).__name__}: {error}") from error

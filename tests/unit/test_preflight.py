@@ -1,0 +1,224 @@
+"""What is found to be wrong before anything expensive starts."""
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from games.kuhn_poker import KuhnPoker
+from spiral import preflight
+from spiral.config import Config, UserError
+from spiral.evaluate.suite import exact_games
+from spiral.game import GameSpec
+
+GIB = 2**30
+
+
+class FreeText(KuhnPoker):
+    """A game that does not list its legal actions."""
+
+    spec: ClassVar = GameSpec(id="free", title="Free", rules="", max_turns=3, max_return=2.0, free_text=True)
+
+    def legal_actions(self) -> Any:
+        return None
+
+
+FREE_TEXT = f"{__name__}:FreeText"
+
+
+@pytest.fixture(autouse=True)
+def _machine_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> dict[str, Any]:
+    """A config that can run here."""
+    return {
+        "steps": 1,
+        "model": {"name": "builtin/tiny"},
+        "games": [{"id": "kuhn_poker"}, {"id": "textarena/TicTacToe-v0"}],
+        "run": {"dir": str(tmp_path / "deep" / "runs"), "name": "new"},
+    }
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    """What looks like a checkpoint whose weights take one GiB; the file is sparse."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    with (directory / "model.safetensors").open("wb") as file:
+        file.truncate(GIB)
+    return directory
+
+
+def check(tree: dict[str, Any], *, new_run: bool = True) -> None:
+    preflight.check(Config.model_validate(tree), new_run=new_run)
+
+
+def complaint(tree: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        check(tree)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_good_config_passes_and_makes_nothing(tree: dict[str, Any], tmp_path: Path) -> None:
+    check(tree)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- run directory ---------------------------------------------------------------------------------------------------
+
+
+def test_an_existing_run_directory_is_refused_and_says_how_to_go_on(tree: dict[str, Any], tmp_path: Path) -> None:
+    run_dir = tmp_path / "deep" / "runs" / "new"
+    run_dir.mkdir(parents=True)
+    message = complaint(tree)
+    assert message.startswith(f"run directory {run_dir} exists; go on with `spiral resume {run_dir}`")
+    assert "run.name=NAME" in message
+
+
+def test_a_resumed_run_has_its_directory(tree: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "deep" / "runs" / "new").mkdir(parents=True)
+    check(tree, new_run=False)
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    assert complaint(tree) == f"run.dir: {tmp_path} is not writable"
+
+
+def test_a_run_directory_below_a_file_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    tree["run"]["dir"] = str(tmp_path / "file" / "runs")
+    assert str(tmp_path / "file") in complaint(tree)
+
+
+# --- games and players -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("game_id", "text"),
+    [
+        ("kuhn_pokr", "unknown game 'kuhn_pokr'; did you mean 'kuhn_poker'?"),
+        ("textarena/TicTacTo-v0", "did you mean textarena/TicTacToe-v0?"),
+        ("no_such_module:Chess", "game 'no_such_module:Chess' cannot be imported"),
+    ],
+)
+def test_a_bad_game_id_is_refused(tree: dict[str, Any], game_id: str, text: str) -> None:
+    tree["games"].append({"id": game_id})
+    assert text in complaint(tree)
+
+
+def test_a_random_opponent_needs_a_game_that_lists_its_actions(tree: dict[str, Any], model_dir: Path) -> None:
+    tree |= {"games": [{"id": FREE_TEXT}], "model": {"name": str(model_dir)}}
+    message = complaint(tree)
+    assert message.startswith(f"{FREE_TEXT} does not list its legal actions")
+    assert "'random'" in message
+
+
+@pytest.mark.parametrize("evaluation", [{"every": 0}, {"opponents": []}])
+def test_a_game_that_lists_no_actions_can_be_trained_on_without_random_opponents(
+    tree: dict[str, Any], model_dir: Path, evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(100 * GIB, 0, 100 * GIB))
+    check(tree | {"games": [{"id": FREE_TEXT}], "model": {"name": str(model_dir)}, "eval": evaluation})
+
+
+def test_the_tiny_model_needs_games_that_list_their_actions(tree: dict[str, Any]) -> None:
+    tree |= {"games": [{"id": FREE_TEXT}], "eval": {"every": 0}}
+    assert FREE_TEXT in complaint(tree)
+
+
+def test_an_unknown_opponent_is_refused(tree: dict[str, Any]) -> None:
+    tree["eval"] = {"opponents": ["random", "stockfish"]}
+    assert complaint(tree) == "eval.opponents: unknown player 'stockfish'; known: random"
+
+
+def test_games_that_can_be_enumerated_are_found(tree: dict[str, Any]) -> None:
+    assert exact_games(Config.model_validate(tree)) == ["kuhn_poker"]
+
+
+def test_no_game_is_enumerated_when_nash_conv_is_off(tree: dict[str, Any]) -> None:
+    tree["eval"] = {"nash_conv": False}
+    assert exact_games(Config.model_validate(tree)) == []
+
+
+# --- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_gpus_are_refused_with_the_count(tree: dict[str, Any]) -> None:
+    tree |= {"learner": {"gpus": 1}, "generators": {"count": 2, "gpus": 1}}
+    message = complaint(tree)
+    assert message.startswith("this run needs 3 GPUs (")
+    assert "this machine has 0;" in message
+    assert "configs/quickstart.yaml" in message
+
+
+def test_enough_gpus_pass(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    check(tree | {"learner": {"gpus": 1}, "generators": {"gpus": 1}})
+
+
+def test_a_cluster_is_not_judged_by_this_machine(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check(tree | {"generators": {"gpus": 1}})
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("0", 1), ("2,5,7", 3), ("GPU-8a4f,GPU-11bc", 2), ("-1", 0)])
+def test_visible_gpus_are_counted(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert preflight.num_gpus() == count
+
+
+# --- model -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("/no/such/directory", "model '/no/such/directory': no such directory"),
+        ("builtin/huge", "model 'builtin/huge' does not exist; built in are builtin/tiny and builtin/smollm2"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused(tree: dict[str, Any], name: str, text: str) -> None:
+    tree["model"] = {"name": name}
+    assert complaint(tree).startswith(text)
+
+
+# --- disk ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "needed"),
+    [
+        # (weights + two moments) x (keep_last 2 + 1 aside), and 0.25 GiB to spare
+        ({}, "9.2 GiB needed"),
+        ({"learner": {"kl_coef": 0.1}}, "12.2 GiB needed"),
+        ({"checkpoint": {"keep_last": 1}}, "6.2 GiB needed"),
+    ],
+)
+def test_a_small_disk_is_refused_with_what_is_needed(
+    tree: dict[str, Any],
+    model_dir: Path,
+    changed: dict[str, Any],
+    needed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(50 * GIB, 45 * GIB, 5 * GIB))
+    tree |= {"model": {"name": str(model_dir)}, **changed}
+    message = complaint(tree)
+    assert f"{needed} at {tmp_path}, 5.0 GiB free" in message
+    assert "checkpoint.keep_last" in message
+
+
+def test_even_the_tiny_model_needs_some_disk(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(GIB, GIB, 10 * 2**20))
+    assert "0.2 GiB needed" in complaint(tree)
