@@ -103,14 +103,17 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """The entry point: what a user can mend is one line and exit code 2."""
-    from spiral.config import UserError
+    """The entry point: what a user can mend is one line and exit code 2; a run that broke says why, exit code 1."""
+    from spiral.config import RunFailed, UserError
 
     try:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except (RunFailed, FloatingPointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except OSError as error:
         if error.errno is None:
             raise

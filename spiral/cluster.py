@@ -1,6 +1,6 @@
 """Which Ray actor runs on which device: the only place that decides it, and the only one that waits for actors.
 
-Every wait has a limit, and names the actor that did not answer.
+Every wait has a limit. An actor that dies, raises or does not answer in time is named, with its log (RunFailed).
 """
 
 import os
@@ -17,17 +17,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from spiral.config import Config, UserError
+from spiral.config import Config, RunFailed, UserError
 from spiral.game.solve import DecisionPoint
 from spiral.learn.weights import publish_dir
 from spiral.types import Episode, Match, WeightsRef
 
 HEARTBEAT_S = 60.0
 """A generator whose event loop does not answer for so long is stuck, most likely inside a game."""
-
-
-class ActorFailed(RuntimeError):
-    """An actor died, raised, or did not answer in time. The message names it and its log."""
 
 
 @dataclass(slots=True)
@@ -164,13 +160,13 @@ class Cluster:
         try:
             return ray.get(reference, timeout=wait_s)
         except GetTimeoutError as error:
-            raise ActorFailed(f"{name} did not {what} within {limit_s or wait_s:.0f} s; its log: {log}") from error
+            raise RunFailed(f"{name} did not {what} within {limit_s or wait_s:.0f} s; its log: {log}") from error
         except RayActorError as error:
-            raise ActorFailed(f"{name} died; its log: {log}\n{_tail(log)}") from error
+            raise RunFailed(f"{name} died; its log: {log}\n{_tail(log)}") from error
         except RayTaskError as error:
             if isinstance(error.cause, UserError | OSError | FloatingPointError):
                 raise error.cause from None
-            raise ActorFailed(f"{name} failed to {what}:\n{error}\nits log: {log}") from error
+            raise RunFailed(f"{name} failed to {what}:\n{error}\nits log: {log}") from error
 
     def __enter__(self) -> Self:
         return self

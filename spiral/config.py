@@ -17,6 +17,10 @@ class UserError(ValueError):
     """Something the user can mend: shown as one line, without a traceback, with exit code 2."""
 
 
+class RunFailed(RuntimeError):
+    """A run that cannot go on, for no fault of the user's: the message says what to look at. Exit code 1."""
+
+
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]

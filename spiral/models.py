@@ -194,6 +194,7 @@ def _tiny(config: Config, say: Callable[[str], None]) -> Path:
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
     def write(directory: Path) -> None:
+        say(f"building {TINY}: a warm-up on random legal play, once")
         start = time.monotonic()
         examples = _random_play(game_ids, WARMUP_MATCHES)
         specs = {game_id: make(game_id, 0).spec for game_id in game_ids}

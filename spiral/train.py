@@ -60,6 +60,8 @@ def resume(run_dir: Path, overrides: list[str]) -> int:
     config = configs.load(run_dir / "config.yaml", [*where, *overrides])
     preflight.check(config, new_run=False)
     checkpoints = checkpoint.list_checkpoints(run_dir)
+    if checkpoints and checkpoint.read_state(checkpoints[-1])["step"] >= config.steps:
+        raise UserError(f"{run_dir} has done its {config.steps} steps; to go on: spiral resume {run_dir} steps=MORE")
     return _run(config, checkpoints[-1] if checkpoints else None)
 
 

@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.integration.conftest import ROOT, SMOKE, command, rows, spiral, trained_matches
 
 
@@ -65,15 +67,22 @@ def test_killed_run_resumes_without_a_gap_or_a_match_trained_twice(model_dir: Pa
     assert len(ids) == 1, "the resumed run has another W&B id"
 
 
-def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(model_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ctrl_c", [True, False])
+def test_a_stopped_run_writes_a_checkpoint_and_says_how_to_go_on(ctrl_c: bool, model_dir: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal, vLLM's too; a cluster's SIGTERM reaches the driver alone."""
     run_dir = tmp_path / "smoke"
-    process = start(tmp_path, "steps=50", "checkpoint.every=0")
+    start_s = time.monotonic()
+    process = start(tmp_path, "steps=200", "checkpoint.every=0")
     wait_for_step(run_dir, process, 1)
-    os.kill(process.pid, signal.SIGTERM)
+    assert time.monotonic() - start_s < 90, "from `spiral train` to the first step with a warmed-up model"
+    if ctrl_c:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM, output
+    assert process.returncode == 128 + (signal.SIGINT if ctrl_c else signal.SIGTERM), output
     last = int(rows(run_dir)[-1]["step"])
-    assert last < 50
+    assert last < 200
     assert (run_dir / "checkpoints" / f"step_{last:06d}" / "state.json").exists()
     assert f"spiral resume {run_dir}" in output
     wait_until_gone(run_dir)
