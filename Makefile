@@ -5,8 +5,8 @@
 # On a machine with GPUs: make venv EXTRA=gpu
 
 PYTHON ?= python3.11
-EXTRA ?= cpu
 VENV := .venv
+EXTRA ?= $(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(EXTRA)
 TORCH := 2.13.0

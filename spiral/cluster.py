@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from spiral.config import Config, RunFailed, UserError
 from spiral.game.solve import DecisionPoint
-from spiral.learn.weights import publish_dir
+from spiral.learn.weights import publish_dirs
 from spiral.types import Episode, Match, WeightsRef
 
 HEARTBEAT_S = 60.0
@@ -51,11 +51,13 @@ class Cluster:
         """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, on the loopback interface."""
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         local = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+        ray.init(log_to_driver=False, logging_level="ERROR", **local)
         needed = self._config.learner.gpus + self._config.generators.count * self._config.generators.gpus
         available = int(ray.cluster_resources().get("GPU", 0))
         if needed > available:
             raise UserError(f"this run needs {needed} GPUs, the Ray cluster has {available}")
+        if self._config.weights.dir is None and sum(node["Alive"] for node in ray.nodes()) > 1:
+            raise UserError("on several machines weights.dir must name a directory that all of them share")
 
     def _start_learner(self, model_dir: Path) -> ActorHandle:
         from spiral.learn.learner import Learner
@@ -100,23 +102,24 @@ class Cluster:
         """Wait for the episodes, in match-id order; `progress(matches in flight)` is called each second."""
         limit = self._config.rollout.timeout_s
         deadline = time.monotonic() + limit
-        waiting = [reference for _, reference in pending.parts]
-        while waiting and time.monotonic() < deadline:
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+        names = {reference: name for name, reference in pending.parts}
+        waiting, episodes = list(names), []
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            late = waiting if time.monotonic() > deadline else []
+            for reference in [*ready, *late]:
+                episodes += self._get(names[reference], reference, 0.1, "return its matches", limit)
             if waiting:
                 progress(sum(self._call(i, "num_in_flight", HEARTBEAT_S) for i in range(len(self._generators))))
-        episodes = []
-        for name, reference in pending.parts:
-            episodes += self._get(name, reference, max(0.1, deadline - time.monotonic()), "return its matches", limit)
         return sorted(episodes, key=lambda episode: episode.match.id)
 
     def play(self, matches: Sequence[Match]) -> list[Episode]:
         """Play `matches` and wait for their episodes."""
         return self.collect(self.begin_play(matches))
 
-    def action_probabilities(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
-        """The model's probability of each legal action at each decision point, from the first generator."""
-        return self._call(0, "action_probabilities", self._config.rollout.timeout_s, game_id, list(points))  # type: ignore[no-any-return]
+    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+        """The model's log-probability of each legal action at each decision point, from the first generator."""
+        return self._call(0, "action_logprobs", self._config.rollout.timeout_s, game_id, list(points))  # type: ignore[no-any-return]
 
     def load(self, weights: WeightsRef) -> None:
         """Make every generator take over `weights`."""
@@ -175,7 +178,8 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray.shutdown()
-        shutil.rmtree(publish_dir(self._config), ignore_errors=True)
+        for directory in publish_dirs(self._config):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _start_actor(kind: type, name: str, logs: Path, gpus: int, env: dict[str, str], *args: object) -> ActorHandle:

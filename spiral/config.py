@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
@@ -126,8 +126,8 @@ class GeneratorsConfig(Section):
 class LearnerConfig(Section):
     """Baselines, loss and optimizer: see docs/algorithm.md."""
 
-    gpus: Natural = 0
-    """GPUs of the learner. 0: run on the CPU."""
+    gpus: Annotated[int, Ge(0), Le(1)] = 0
+    """GPUs of the learner: one, for now. 0: run on the CPU."""
     baseline_decay: Fraction = 0.95
     """alpha of role-conditioned advantage estimation: b <- alpha * b + (1 - alpha) * R."""
     gamma: Fraction = 1.0
@@ -152,20 +152,22 @@ class LearnerConfig(Section):
     """Most tokens in a packed row (a longer sample has a row of its own)."""
     learning_rate: Positive = 1e-6
     """Peak learning rate of AdamW."""
-    lr_scheduler_type: str = "constant"
-    """A schedule of transformers: constant, constant_with_warmup, linear, cosine, ..."""
+    lr_scheduler_type: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+    ] = "constant"
+    """A schedule of transformers, counted in steps."""
     lr_warmup_ratio: Fraction = 0.01
-    """Share of the steps over which the learning rate rises."""
+    """Share of the steps over which the learning rate rises. As in transformers, `constant` has no warm-up."""
     weight_decay: NonNegative = 0.0
     """Of AdamW."""
-    adam_beta1: Fraction = 0.9
+    adam_beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Of AdamW."""
-    adam_beta2: Fraction = 0.95
+    adam_beta2: Annotated[float, Ge(0), Lt(1)] = 0.95
     """Of AdamW."""
     grad_clip: Positive = 0.2
     """Largest gradient norm."""
     kl_coef: NonNegative = 0.0
-    """Weight of the reverse KL to the reference model, per token. 0: no reference model."""
+    """Weight of the reverse KL of whole completions to the reference model. 0: no reference model."""
     reference_refresh_every: Natural = 0
     """Copy the policy into the reference every K steps. 0: the reference stays the initial model."""
     logprob_chunk: Count = 4096
@@ -174,6 +176,12 @@ class LearnerConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third slower."""
     timeout_s: Positive = 3600.0
     """A learner that does not finish a step within this time stops the run."""
+
+    @model_validator(mode="after")
+    def _mask_is_a_range(self) -> "LearnerConfig":
+        if self.importance_mask is not None and not 0 <= self.importance_mask[0] < self.importance_mask[1]:
+            raise ValueError(f"importance_mask: expected 0 <= low < high, got {list(self.importance_mask)}")
+        return self
 
 
 class WeightsConfig(Section):
@@ -240,12 +248,17 @@ class Config(Section):
     wandb: WandbConfig = WandbConfig()
 
     @model_validator(mode="after")
-    def _distinct_games(self) -> "Config":
+    def _fits_together(self) -> "Config":
         ids = [game.id for game in self.games]
         if len(set(ids)) != len(ids):
             raise ValueError(f"games: each id once, got {ids}")
         if not ids:
             raise ValueError("games: at least one is needed")
+        if self.rollout.max_tokens >= self.generators.max_model_len:
+            raise ValueError(
+                f"rollout.max_tokens ({self.rollout.max_tokens}) leaves no room for a prompt in "
+                f"generators.max_model_len ({self.generators.max_model_len})"
+            )
         return self
 
     @property

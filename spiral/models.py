@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TINY = "builtin/tiny"
+TINY_CONTEXT = 1024  # tokens
 SMOLLM2 = "builtin/smollm2-135m-instruct"
 
 CHAT_TEMPLATE = """\
@@ -48,7 +50,7 @@ class _Architecture:
     num_hidden_layers: int = 2
     num_attention_heads: int = 4
     head_dim: int = 32  # the least that vLLM's CPU attention takes
-    max_position_embeddings: int = 1024
+    max_position_embeddings: int = TINY_CONTEXT
     initializer_range: float = 0.06
     vocab_size: int = 1536
 
@@ -93,7 +95,9 @@ def cache_dir() -> Path:
 def _hub_directory(name: str, *, config_only: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json"] if config_only else ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    wanted = (
+        ["config.json", "*.index.json"] if config_only else ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    )
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises a dozen unrelated types; every one means: not to be had
@@ -101,15 +105,27 @@ def _hub_directory(name: str, *, config_only: bool = False) -> Path:
         raise UserError(f"model {name!r} cannot be fetched from the hub: {type(error).__name__}: {reason}") from error
 
 
+def hub_bytes(name: str, dtype: str) -> int:
+    """Size in float32 of a hub model's weights, as its index file tells; 0 if it has none (a small model)."""
+    index = _hub_directory(name, config_only=True) / "model.safetensors.index.json"
+    if not index.exists():
+        return 0
+    return int(json.loads(index.read_text())["metadata"]["total_size"]) * (2 if dtype == "bfloat16" else 1)
+
+
 def _build(directory: Path, write: Callable[[Path], None]) -> Path:
     """Let `write` fill a directory aside, then rename it: a cached model is whole or absent."""
     if not directory.exists():
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
         aside = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
             write(aside)
-            aside.rename(directory)
+            if not directory.exists():  # another run may have built the same meanwhile
+                aside.rename(directory)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return directory
@@ -250,7 +266,7 @@ def _warm_up(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from spiral.learn.loss import token_stats
-    from spiral.learn.pack import PACKED_ATTENTION, Layout, make_batch
+    from spiral.learn.pack import PACKED_ATTENTION, make_batch, predicting_states
     from spiral.types import Sample
 
     torch.manual_seed(0)
@@ -286,17 +302,12 @@ def _warm_up(
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARMUP_LEARNING_RATE, total_steps=max(2, steps))
     rng = random.Random(0)
-    losses = [float("nan")]
+    losses = []
     for _ in track(range(steps), description="warming up builtin/tiny"):
         chosen = [rng.choice(examples) for _ in range(WARMUP_BATCH)]
         batch = make_batch(sorted((sample(e) for e in chosen), key=lambda s: len(s.token_ids)), 0)
-        hidden = model.model(
-            input_ids=batch.token_ids_N[None],
-            position_ids=batch.position_ids_N[None],
-            use_cache=False,
-            layout=Layout.of(batch.lengths, "cpu"),
-        ).last_hidden_state[0, batch.predictor_T]
-        loss = -token_stats(hidden, model.lm_head, batch.target_T, temperature=1.0).logprob_T.mean()
+        states = predicting_states(model, batch)
+        loss = -token_stats(states, model.lm_head, batch.target_T, temperature=1.0).logprob_T.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -305,5 +316,4 @@ def _warm_up(
         losses.append(loss.item())
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    recent = losses[-20:]
-    return sum(recent) / len(recent)
+    return statistics.fmean(losses[-20:]) if losses else float("nan")

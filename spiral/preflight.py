@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spiral import models
 from spiral.config import Config, UserError
+from spiral.evaluate.suite import exact_games
 from spiral.game import make
 
 GIB = 2**30
@@ -37,6 +38,13 @@ def check(config: Config, *, new_run: bool) -> None:
     unknown = set(config.eval.opponents) - {"random"}
     if unknown:
         raise UserError(f"eval.opponents: unknown player {sorted(unknown)[0]!r}; known: random")
+    if exact_games(config) and config.rollout.answer_format in ("boxed", "tag"):
+        raise UserError(
+            f"eval.nash_conv scores bare answers, but answer_format {config.rollout.answer_format!r} asks for "
+            "reasoning before them: set eval.nash_conv=false, or rollout.answer_format=bracket"
+        )
+    if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
+        raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")
     _check_gpus(config)
     models.check_available(config.model.name)
     _check_disk(config)
@@ -84,5 +92,7 @@ def _weights_bytes(config: Config) -> int:
     if config.model.name == models.SMOLLM2:
         return 4 * 135_000_000
     directory = Path(config.model.name)
+    if not directory.is_dir() and config.model.name != models.TINY:
+        return models.hub_bytes(config.model.name, config.model.dtype)
     per_byte = 2 if config.model.dtype == "bfloat16" else 1
     return per_byte * sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory.is_dir() else 0

@@ -4,6 +4,7 @@ schedule -> Match -> play -> Episode -> score (RAE) -> Sample -> pack -> Batch -
 """
 
 import contextlib
+import errno
 import fcntl
 import signal
 import time
@@ -27,8 +28,12 @@ from spiral.monitor.recorder import Recorder
 from spiral.types import Episode
 
 
+class Stopped(Exception):
+    """Ends the step that is being played. Its matches are issued again when the run is resumed."""
+
+
 class Stop:
-    """Set by the first Ctrl-C or SIGTERM: the run writes a checkpoint after the step it is in. A second one ends it."""
+    """Set by the first Ctrl-C or SIGTERM: the run ends with a checkpoint of its last whole step. A second one kills."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -37,6 +42,11 @@ class Stop:
         """Take the two signals over (after Ray, which installs handlers of its own)."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
+
+    def check(self) -> None:
+        """Raise Stopped if a signal came."""
+        if self.signal is not None:
+            raise Stopped
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -47,25 +57,29 @@ class Stop:
 def start(config: Config) -> int:
     """Begin a new run. Returns the process's exit code. Raises UserError before anything expensive starts."""
     preflight.check(config, new_run=True)
+    model_dir = models.resolve(config)  # before there is a run directory, which a failure here would leave behind
     config.run_dir.mkdir(parents=True)
-    (config.run_dir / "config.yaml").write_text(configs.dump(config))
-    return _run(config, None)
+    return _run(config, model_dir, None)
 
 
 def resume(run_dir: Path, overrides: list[str]) -> int:
-    """Go on with the newest checkpoint of `run_dir`, or from the beginning if it has none yet."""
-    if not (run_dir / "config.yaml").exists():
+    """Go on with the newest checkpoint of `run_dir`, or from the beginning if it has none yet. Raises UserError."""
+    stored = run_dir / "config.yaml"
+    if not stored.exists():
         raise UserError(f"{run_dir} is not a run directory: it holds no config.yaml")
     where = [f"run.dir={run_dir.absolute().parent}", f"run.name={run_dir.absolute().name}"]
-    config = configs.load(run_dir / "config.yaml", [*where, *overrides])
+    before, config = configs.load(stored, where), configs.load(stored, [*where, *overrides])
+    for key in ("seed", "games", "model"):
+        if getattr(before, key) != getattr(config, key):
+            raise UserError(f"{key} cannot change when a run is resumed; begin a new one with `spiral train`")
     preflight.check(config, new_run=False)
     checkpoints = checkpoint.list_checkpoints(run_dir)
     if checkpoints and checkpoint.read_state(checkpoints[-1])["step"] >= config.steps:
         raise UserError(f"{run_dir} has done its {config.steps} steps; to go on: spiral resume {run_dir} steps=MORE")
-    return _run(config, checkpoints[-1] if checkpoints else None)
+    return _run(config, models.resolve(config), checkpoints[-1] if checkpoints else None)
 
 
-def _run(config: Config, resumed_from: Path | None) -> int:
+def _run(config: Config, model_dir: Path, resumed_from: Path | None) -> int:
     """A run from its beginning or a checkpoint to its end. Returns the process's exit code."""
     console, stop = Console(markup=False, emoji=False), Stop()
     state: dict[str, Any] = {"step": 0, "version": 0, "wandb_run_id": None, "schedule": None}
@@ -74,9 +88,8 @@ def _run(config: Config, resumed_from: Path | None) -> int:
     schedule = Schedule(config.seed, config.games)
     if state["schedule"]:
         schedule.load_state_dict(state["schedule"])
-    with _locked(config.run_dir):
+    with _locked(config.run_dir), _disk_errors(config.run_dir):
         (config.run_dir / "config.yaml").write_text(configs.dump(config))
-        model_dir = models.resolve(config, console.print)
         console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner")
         with (
             Cluster(config, model_dir) as cluster,
@@ -99,21 +112,32 @@ def _run(config: Config, resumed_from: Path | None) -> int:
 def _loop(
     config: Config, cluster: Cluster, schedule: Schedule, recorder: Recorder, stop: Stop, step: int, version: int
 ) -> None:
-    """From the step after `step`, with policy version `version`, to the last one."""
+    """From the step after `step`, with policy version `version`, to the last one, or to a stop."""
+
+    def save() -> None:
+        recorder.status(f"step {step}: writing a checkpoint")
+        run_id = recorder.wandb_run_id
+        state = {"step": step, "version": version, "wandb_run_id": run_id, "schedule": schedule.state_dict()}
+        checkpoint.save(config.run_dir, state, configs.dump(config), cluster.save_learner, config.checkpoint.keep_last)
+
     cluster.load(cluster.publish(version))
     if step == 0 and config.eval.every:
         recorder.status("evaluating the model before training")
-        scores, transcripts = evaluate(config, cluster.play, cluster.action_probabilities)
+        scores, transcripts = evaluate(config, cluster.play, cluster.action_logprobs)
         recorder.row({"step": step, "policy_version": version, **scores}, transcripts)
 
+    saved_step = step
     ahead: deque[PendingEpisodes] = deque()
     while step < config.steps and stop.signal is None:
-        step += 1
-        start_s = time.monotonic()
         # Play. With max_staleness K, K more batches are in play while the learner works on this one.
-        while len(ahead) <= min(config.rollout.max_staleness, config.steps - step):
+        start_s = time.monotonic()
+        while len(ahead) <= min(config.rollout.max_staleness, config.steps - step - 1):
             ahead.append(cluster.begin_play(schedule.issue(config.rollout.episodes_per_step)))
-        episodes, row = _collect(config, cluster, schedule, recorder, ahead.popleft(), step, version)
+        try:
+            episodes, row = _collect(config, cluster, schedule, recorder, stop, ahead.popleft(), step + 1, version)
+        except Stopped:
+            break
+        step += 1
         rollout_s = time.monotonic() - start_s
 
         # Learn.
@@ -130,22 +154,17 @@ def _loop(
         row |= _timings(episodes, start_s, rollout_s, sync_start_s)
 
         # Evaluate, record, checkpoint.
-        last = step == config.steps or stop.signal is not None
         transcripts = []
         if config.eval.every and (step % config.eval.every == 0 or step == config.steps):
             recorder.status(f"step {step}: evaluating")
-            scores, transcripts = evaluate(config, cluster.play, cluster.action_probabilities)
+            scores, transcripts = evaluate(config, cluster.play, cluster.action_logprobs)
             row |= scores
         recorder.row({"step": step, "policy_version": version, **row}, transcripts)
-        if last or (config.checkpoint.every and step % config.checkpoint.every == 0):
-            recorder.status(f"step {step}: writing a checkpoint")
-            state = {
-                "step": step,
-                "version": version,
-                "wandb_run_id": recorder.wandb_run_id,
-                "schedule": schedule.state_dict(),
-            }
-            checkpoint.save(config.run_dir, state, cluster.save_learner, config.checkpoint.keep_last)
+        if config.checkpoint.every and step % config.checkpoint.every == 0:
+            save()
+            saved_step = step
+    if step > saved_step:
+        save()
 
 
 def _collect(
@@ -153,20 +172,31 @@ def _collect(
     cluster: Cluster,
     schedule: Schedule,
     recorder: Recorder,
+    stop: Stop,
     pending: PendingEpisodes,
     step: int,
     version: int,
 ) -> tuple[list[Episode], dict[str, float]]:
-    """The episodes of one step, in match-id order. Void and too old ones are dropped, counted, and replaced."""
+    """The episodes of one step, in match-id order. Void and too old ones are dropped, counted, and replaced.
+
+    Raises Stopped when a signal comes while matches are in play.
+    """
+
+    def progress(num_in_flight: int) -> None:
+        stop.check()
+        recorder.status(f"step {step}: {num_in_flight} matches in flight")
+
     wanted = config.rollout.episodes_per_step
     kept: list[Episode] = []
     dropped = {"rollout/void": 0.0, "rollout/dropped_stale": 0.0}
     while len(kept) < wanted:
         recorder.status(f"step {step}: playing {pending.num_matches} matches")
-        for episode in cluster.collect(pending, lambda n: recorder.status(f"step {step}: {n} matches in flight")):
+        for episode in cluster.collect(pending, progress):
             oldest = min((t.completion.min_version for t in episode.turns if t.completion), default=version)
             if episode.end_reason == "void":
                 dropped["rollout/void"] += 1
+                if dropped["rollout/void"] == 1:
+                    recorder.say(f"step {step}: void match {episode.match.id}: {episode.error}")
                 if dropped["rollout/void"] > wanted:
                     raise UserError(f"more than {wanted} matches of one step were void; the last: {episode.error}")
             elif version - oldest > config.rollout.max_staleness:
@@ -189,6 +219,18 @@ def _timings(episodes: list[Episode], start_s: float, rollout_s: float, sync_sta
         "perf/sync_s": now_s - sync_start_s,
         "perf/generated_tokens_per_s": num_tokens / rollout_s,
     }
+
+
+@contextlib.contextmanager
+def _disk_errors(run_dir: Path) -> Iterator[None]:
+    """A full or failing disk ends a run in one line; the checkpoints that are whole stay whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        raise UserError(f"{error.strerror or error}{where}; when mended go on with: spiral resume {run_dir}") from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spiral.config import UserError
 from spiral.types import POLICY, Episode, Match
 
 
@@ -34,7 +35,7 @@ def paired_score(episodes: Sequence[Episode]) -> Score:
     """Score of the policy in episodes of `paired_matches`, in their order.
 
     The two matches of a seed are one observation, which takes the advantage of the role out of the interval. A pair
-    with a void episode is left out. Raises ValueError if no pair is left.
+    with a void episode is left out. Raises UserError if no pair is left.
     """
     means = []
     for first, second in zip(episodes[::2], episodes[1::2], strict=True):
@@ -42,6 +43,6 @@ def paired_score(episodes: Sequence[Episode]) -> Score:
         if "void" not in (first.end_reason, second.end_reason):
             means.append((first.returns[0] + second.returns[1]) / 2)
     if not means:
-        raise ValueError("every evaluation pair was void: the game crashes or times out (see episodes' error)")
+        raise UserError(f"every evaluation pair was void; the first match: {episodes[0].error or episodes[1].error}")
     ci95 = 1.96 * statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.inf
     return Score(statistics.fmean(means), ci95, len(means))

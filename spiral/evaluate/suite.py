@@ -10,7 +10,7 @@ from spiral.game.solve import DecisionPoint, decision_points
 from spiral.types import Episode, Match
 
 Play = Callable[[list[Match]], list[Episode]]
-ActionProbabilities = Callable[[str, Sequence[DecisionPoint]], list[tuple[float, ...]]]
+ActionLogprobs = Callable[[str, Sequence[DecisionPoint]], list[tuple[float, ...]]]
 
 
 def exact_games(config: Config) -> list[str]:
@@ -20,18 +20,16 @@ def exact_games(config: Config) -> list[str]:
     return [g.id for g in config.games if isinstance(game := make(g.id, 0), ExactGame) and game.spec.exact]
 
 
-def evaluate(
-    config: Config, play: Play, action_probabilities: ActionProbabilities
-) -> tuple[dict[str, float], list[Episode]]:
+def evaluate(config: Config, play: Play, action_logprobs: ActionLogprobs) -> tuple[dict[str, float], list[Episode]]:
     """(metrics `eval/...`, one episode per game and opponent to show) of the policy behind the two functions.
 
-    `play` returns the episodes of matches in their order; `action_probabilities` gives the policy's probability of each
-    legal action at each decision point of a game.
+    `play` returns the episodes of matches in their order; `action_logprobs` gives the policy's log-probability of
+    each legal action at each decision point of a game.
     """
     metrics: dict[str, float] = {}
     for game in exact_games(config):
         points = decision_points(game)
-        nash_conv, illegal_mass = language_model_nash_conv(game, points, action_probabilities(game, points))
+        nash_conv, illegal_mass = language_model_nash_conv(game, points, action_logprobs(game, points))
         metrics |= {f"eval/{game}/nash_conv": nash_conv, f"eval/{game}/illegal_mass": illegal_mass}
 
     plan = [(game.id, opponent) for game in config.games for opponent in config.eval.opponents]

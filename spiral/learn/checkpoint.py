@@ -1,8 +1,8 @@
 """Checkpoints: a directory written aside and renamed, so that it is whole or absent.
 
 `step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it), the learner's
-state, and `state.json`: step, policy version, schedule, W&B run id. It is written last; a directory without it is not a
-checkpoint.
+state, the config, and `state.json`: step, policy version, schedule, W&B run id. That file is written last: a directory
+without it is not a checkpoint.
 """
 
 import json
@@ -15,7 +15,9 @@ from typing import Any
 STATE = "state.json"
 
 
-def save(run_dir: Path, state: dict[str, Any], write_learner: Callable[[Path], None], keep_last: int) -> Path:
+def save(
+    run_dir: Path, state: dict[str, Any], config: str, write_learner: Callable[[Path], None], keep_last: int
+) -> Path:
     """Write the checkpoint of `state["step"]` and remove all but the newest `keep_last`.
 
     A failure (a full disk) leaves the earlier checkpoints as they are, and nothing half-written.
@@ -26,10 +28,12 @@ def save(run_dir: Path, state: dict[str, Any], write_learner: Callable[[Path], N
     aside.mkdir(parents=True)
     try:
         write_learner(aside)
+        (aside / "config.yaml").write_text(config)
         (aside / STATE).write_text(json.dumps(state, indent=1))
         _sync(aside)
         shutil.rmtree(directory, ignore_errors=True)
         aside.rename(directory)
+        _sync_one(directory.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for old in list_checkpoints(run_dir)[:-keep_last]:
@@ -50,8 +54,12 @@ def read_state(directory: Path) -> dict[str, Any]:
 def _sync(directory: Path) -> None:
     """Force the files to disk: a rename must never reach it before the contents do."""
     for path in [*directory.rglob("*"), directory]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

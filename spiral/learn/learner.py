@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, g
 from spiral.config import Config
 from spiral.learn.baselines import Baselines
 from spiral.learn.loss import TokenStats, kl_loss, policy_loss, token_stats
-from spiral.learn.pack import PACKED_ATTENTION, Batch, Layout, make_batch, plan_rows
+from spiral.learn.pack import PACKED_ATTENTION, Batch, make_batch, plan_rows, predicting_states
 from spiral.learn.samples import make_samples
-from spiral.learn.weights import exported_weights, publish, publish_dir
+from spiral.learn.weights import exported_weights, full_disk_is_oserror, publish, publish_dirs
 from spiral.types import Episode, Sample, WeightsRef
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,10 +49,10 @@ class Learner:
         self._device = "cuda" if config.learner.gpus else "cpu"
         self._dtype = DTYPES[config.model.dtype]
         torch.manual_seed(config.seed)
-        self._model = self._load_model(model_dir)
+        self._model = self._load_model(model_dir).to(self._device).train()
         self._reference = None
         if config.learner.kl_coef > 0:
-            self._reference = self._load_model(model_dir).requires_grad_(False)
+            self._reference = self._load_model(model_dir).to(self._device).requires_grad_(False)
         self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
         if config.learner.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -67,16 +67,15 @@ class Learner:
             cfg.lr_scheduler_type,
             self._optimizer,
             num_warmup_steps=int(cfg.lr_warmup_ratio * config.steps),
-            num_training_steps=config.steps,
+            num_training_steps=config.steps + 1,
         )
         self._baselines = Baselines(cfg.baseline_decay)
 
     def _load_model(self, model_dir: Path) -> PreTrainedModel:
         # Master weights are float32 whatever the compute type: small updates vanish in bfloat16.
-        model = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=torch.float32, attn_implementation=PACKED_ATTENTION
         )
-        return model.to(self._device)
 
     def step(self, step: int, version: int, episodes: list[Episode]) -> dict[str, float]:
         """One step: score `episodes` with RAE, then `epochs` passes over their samples. Returns metrics.
@@ -86,6 +85,7 @@ class Learner:
         """
         start = time.monotonic()
         cfg = self._config.learner
+        self._scheduler.step()  # first, so that no step of a warm-up or decay has learning rate 0
         advantages = self._baselines.score(episodes)
         samples = make_samples(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
         totals = _Totals()
@@ -98,9 +98,7 @@ class Learner:
                 chosen = [samples[i] for i in order[begin : begin + cfg.local_batch_size]]
                 # Only before the first update are the learner's weights those of the current version.
                 self._optimizer_step(chosen, version, totals, compare=totals.num_optimizer_steps == 0)
-        metrics = self._metrics(samples, episodes, totals, time.monotonic() - start)
-        self._scheduler.step()
-        return metrics
+        return self._metrics(samples, episodes, totals, time.monotonic() - start)
 
     def _optimizer_step(self, samples: list[Sample], version: int, totals: _Totals, *, compare: bool) -> None:
         """Accumulate the gradient over micro batches, check it, clip it, step."""
@@ -164,31 +162,20 @@ class Learner:
             yield make_batch(chosen, version, self._device)
 
     def _forward(self, batch: Batch) -> TokenStats:
-        """Hidden states of the whole row; logits only where a token is trained on."""
-        layout = Layout.of(batch.lengths, self._device)
-
-        def hidden_states(model: PreTrainedModel) -> torch.Tensor:
-            with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
-                out = model.get_decoder()(
-                    input_ids=batch.token_ids_N[None],
-                    position_ids=batch.position_ids_N[None],
-                    use_cache=False,
-                    layout=layout,
-                )
-            return out.last_hidden_state[0, batch.predictor_T]  # type: ignore[no-any-return]
-
+        """Statistics of the trained tokens under the policy, and its KL to the reference if there is one."""
         reference = None
-        if self._reference is not None:
-            with torch.no_grad():
-                reference = (hidden_states(self._reference), self._reference.get_output_embeddings())
-        return token_stats(
-            hidden_states(self._model),
-            self._model.get_output_embeddings(),
-            batch.target_T,
-            temperature=self._config.rollout.temperature,
-            reference=reference,
-            chunk=self._config.learner.logprob_chunk,
-        )
+        with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
+            if self._reference is not None:
+                with torch.no_grad():
+                    reference = (predicting_states(self._reference, batch), self._reference.get_output_embeddings())
+            return token_stats(
+                predicting_states(self._model, batch),
+                self._model.get_output_embeddings(),
+                batch.target_T,
+                temperature=self._config.rollout.temperature,
+                reference=reference,
+                chunk=self._config.learner.logprob_chunk,
+            )
 
     def _metrics(
         self, samples: list[Sample], episodes: list[Episode], totals: _Totals, learn_s: float
@@ -217,31 +204,39 @@ class Learner:
 
     def publish(self, version: int) -> WeightsRef:
         """Write the current weights where generators can load them."""
-        return publish(exported_weights(self._model, self._dtype), publish_dir(self._config), version)
+        return publish(exported_weights(self._model, self._dtype), publish_dirs(self._config), version)
 
     def save(self, directory: Path) -> None:
         """Write weights (a Hugging Face directory), reference and learner state into `directory`."""
-        self._model.save_pretrained(directory)
-        self._tokenizer.save_pretrained(directory)
-        if self._reference is not None:
-            self._reference.save_pretrained(directory / "reference")
-        torch.save(
-            {
-                "optimizer": self._optimizer.state_dict(),
-                "scheduler": self._scheduler.state_dict(),
-                "baselines": self._baselines.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-            },
-            directory / "learner.pt",
-        )
+        with full_disk_is_oserror(directory):
+            self._model.save_pretrained(directory)
+            self._tokenizer.save_pretrained(directory)
+            if self._reference is not None:
+                self._reference.save_pretrained(directory / "reference")
+            torch.save(
+                {
+                    "optimizer": self._optimizer.state_dict(),
+                    "scheduler": self._scheduler.state_dict(),
+                    "baselines": self._baselines.state_dict(),
+                    "torch_rng": torch.get_rng_state(),
+                },
+                directory / "learner.pt",
+            )
 
     def load(self, directory: Path) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what `save` wrote. Settings of the optimizer come from the config, its state from the checkpoint.
+
+        A reference that the checkpoint lacks, because kl_coef was 0, begins as the checkpoint's policy.
+        """
         self._model.load_state_dict(self._load_model(directory).state_dict())
         if self._reference is not None:
-            self._reference.load_state_dict(self._load_model(directory / "reference").state_dict())
+            saved = directory / "reference"
+            self._reference.load_state_dict(self._load_model(saved if saved.exists() else directory).state_dict())
         state = torch.load(directory / "learner.pt", weights_only=True, map_location=self._device)
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
-        self._scheduler.load_state_dict(state["scheduler"])
+        for group, own in zip(self._optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        self._scheduler.load_state_dict({**state["scheduler"], "base_lrs": self._scheduler.base_lrs})
         self._baselines.load_state_dict(state["baselines"])
         torch.set_rng_state(state["torch_rng"].cpu())

@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from spiral.config import LearnerConfig
 
+MAX_LOG_RHO = 20.0  # far above any truncation level; keeps the mean of rho finite
+
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
@@ -94,9 +96,9 @@ def policy_loss(
     log_rho_T = (logprob_T - behavior_logprob_T).detach()
     if config.importance == "sequence":
         log_rho_S = log_rho_T.new_zeros(num_segments).index_add(0, segment_T, log_rho_T)
-        rho = log_rho_S.exp()
+        rho = log_rho_S.clamp(max=MAX_LOG_RHO).exp()
     elif config.importance == "token":
-        rho = log_rho_T.exp()
+        rho = log_rho_T.clamp(max=MAX_LOG_RHO).exp()
     else:
         rho = torch.ones_like(log_rho_T)
     weight = rho.clamp(max=config.importance_max)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from spiral.types import Sample
 
@@ -109,6 +109,20 @@ class Layout:
         is_token_BL = offset_L < length_B[:, None]
         source_BL = start_B[:, None] + torch.minimum(offset_L, length_B[:, None] - 1)
         return cls(source_BL, is_token_BL)
+
+
+def predicting_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """[T, hidden size]: the hidden states of a causal language model from which its head predicts the trained tokens.
+
+    The model must have been loaded with attn_implementation=PACKED_ATTENTION.
+    """
+    decoded = model.get_decoder()(
+        input_ids=batch.token_ids_N[None],
+        position_ids=batch.position_ids_N[None],
+        use_cache=False,
+        layout=Layout.of(batch.lengths, batch.token_ids_N.device),
+    )
+    return decoded.last_hidden_state[0, batch.predictor_T]  # type: ignore[no-any-return]
 
 
 def packed_attention(

@@ -1,9 +1,11 @@
 """Publishing weights: a policy version becomes a safetensors directory that generators load."""
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +18,16 @@ if TYPE_CHECKING:
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def publish_dir(config: Config) -> Path:
-    """Where this run publishes.
+def publish_dirs(config: Config) -> tuple[Path, ...]:
+    """Where this run may publish, best first: shared memory, then the run directory; or only `weights.dir`, if set.
 
-    The name follows from the run directory, so that a resumed run clears what a killed one left.
+    The names follow from the run directory, so that a resumed run clears what a killed one left behind.
     """
     if config.weights.dir is not None:
-        return config.weights.dir
+        return (config.weights.dir,)
     tag = hashlib.sha256(str(config.run_dir.resolve()).encode()).hexdigest()[:12]
-    if os.access(SHARED_MEMORY, os.W_OK):
-        return SHARED_MEMORY / f"spiral-{os.getuid()}-{tag}"
-    return config.run_dir / "weights"
+    shared = (SHARED_MEMORY / f"spiral-{os.getuid()}-{tag}",) if os.access(SHARED_MEMORY, os.W_OK) else ()
+    return (*shared, config.run_dir.resolve() / "weights")
 
 
 def exported_weights(model: "torch.nn.Module", dtype: "torch.dtype") -> dict[str, "torch.Tensor"]:
@@ -41,19 +42,36 @@ def exported_weights(model: "torch.nn.Module", dtype: "torch.dtype") -> dict[str
     return weights
 
 
-def publish(weights: Mapping[str, "torch.Tensor"], directory: Path, version: int) -> WeightsRef:
-    """Write `weights` as `directory/v<version>`; the version before stays, older ones are removed."""
+def publish(weights: Mapping[str, "torch.Tensor"], directories: Sequence[Path], version: int) -> WeightsRef:
+    """Write `weights` as v<version> into the first of `directories` with room. The version before stays, others go."""
     from safetensors.torch import save_file
 
-    location = directory / f"v{version:06d}"
-    aside = directory / f"v{version:06d}.tmp"
+    num_bytes = sum(tensor.nbytes for tensor in weights.values())
+    directory = next((d for d in directories[:-1] if _free_bytes(d) > 3 * num_bytes), directories[-1])
+    location, aside = directory / f"v{version:06d}", directory / f"v{version:06d}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file(dict(weights), aside / "model.safetensors", metadata={"format": "pt"})
+    with full_disk_is_oserror(directory):
+        save_file(dict(weights), aside / "model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(location, ignore_errors=True)
     aside.rename(location)
     # Later versions can only be what a killed run left behind before this one resumed.
-    for other in directory.glob("v??????"):
+    for other in (path for d in directories for path in d.glob("v??????")):
         if not version - 1 <= int(other.name[1:]) <= version:
             shutil.rmtree(other, ignore_errors=True)
     return WeightsRef(version=version, location=str(location))
+
+
+@contextmanager
+def full_disk_is_oserror(directory: Path) -> Iterator[None]:
+    """Torch and safetensors report a full disk each in a type of their own; make it the OSError that it is."""
+    try:
+        yield
+    except Exception as error:
+        if "no space left" not in str(error).lower() and "file write failed" not in str(error).lower():
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
+
+
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(next(path for path in (directory, *directory.parents) if path.exists())).free

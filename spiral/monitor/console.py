@@ -33,7 +33,7 @@ class Dashboard:
         self._latest: dict[str, float] = {}
         self._status = "starting"
         self._first_step = first_step
-        self._start_s = time.monotonic()
+        self._start_s: float | None = None  # when the first row came: start-up says nothing about the steps
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
 
     def status(self, text: str) -> None:
@@ -61,9 +61,11 @@ class Dashboard:
             self.say("  ".join(f"{n} {c}".replace("\n", " ") for n, c in zip(names, cells, strict=True)))
 
     def _time_left(self, step: int) -> str:
+        if self._start_s is None:
+            self._start_s, self._first_step = time.monotonic(), step
         done = step - self._first_step
         if done <= 0:
-            return "-"
+            return "-" if step < self._steps else "0:00:00"
         left_s = (time.monotonic() - self._start_s) / done * (self._steps - step)
         return f"{int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d}"
 

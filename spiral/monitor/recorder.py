@@ -82,6 +82,6 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._dashboard.stop()
-        upload = self._wandb.finish() if self._wandb else None
+        upload = self._wandb.finish(failed=kind is not None) if self._wandb else None
         if upload is not None:
             self._dashboard.say(f"W&B is offline; to upload: {upload}")

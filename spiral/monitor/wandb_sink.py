@@ -14,9 +14,9 @@ class WandbSink:
     """One W&B run. Without an API key it is an offline run in the run directory, to be synced later."""
 
     def __init__(self, config: Config, run_id: str | None) -> None:
-        mode = config.wandb.mode
+        mode: str = config.wandb.mode
         if mode == "auto":
-            mode = "online" if _has_api_key() else "offline"
+            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
         self.is_offline = mode == "offline"
         self._run: Any = wandb.init(
             project=config.wandb.project,
@@ -25,11 +25,11 @@ class WandbSink:
             id=run_id,
             resume="allow",
             dir=config.run_dir,
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]
             config=config.model_dump(mode="json"),
             settings=wandb.Settings(silent=True, console="off"),
         )
-        # Rows carry their own step, so that the rows a resumed run repeats replace the old ones.
+        # Rows carry their own step: W&B's count of calls would differ after a resume.
         self._run.define_metric("*", step_metric="step")
         self.run_id: str = self._run.id
 
@@ -57,12 +57,8 @@ class WandbSink:
                 )
         self._run.log({"transcripts": table, "step": step})
 
-    def finish(self) -> str | None:
+    def finish(self, *, failed: bool) -> str | None:
         """Close the run. Returns the command that uploads it if it is offline."""
         directory = self._run.dir.removesuffix("/files")
-        self._run.finish()
+        self._run.finish(exit_code=int(failed))
         return f"wandb sync {directory}" if self.is_offline else None
-
-
-def _has_api_key() -> bool:
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)

@@ -96,10 +96,14 @@ class Engine:
         return float(sum(entry[token].logprob for entry, token in answer if entry is not None))
 
     async def load(self, weights: WeightsRef) -> None:
-        """Take over published weights. Requests in flight are kept; the prefix cache of the old version is dropped."""
+        """Take over published weights.
+
+        Requests in flight keep their tokens; their KV cache, like every other of the old version, is computed anew.
+        """
         await self._llm.pause_generation(mode="keep", clear_cache=False)
         await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.location})
-        await self._llm.reset_prefix_cache()
+        if not await self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise RuntimeError("vLLM kept KV blocks of the old policy version")
         self.version = weights.version
         await self._llm.resume_generation()
 

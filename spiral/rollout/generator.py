@@ -1,7 +1,6 @@
 """The generator: a Ray actor with one vLLM engine and one event loop that holds many matches in flight."""
 
 import asyncio
-import math
 from pathlib import Path
 
 from spiral.config import Config
@@ -45,11 +44,15 @@ class Generator:
             for role, label in enumerate(match.players)
         )
         limits = self._config.rollout
-        episode = await play(
-            match, (players[0], players[1]), illegal_retries=limits.illegal_retries, timeout_s=limits.match_timeout_s
-        )
-        self._num_in_flight -= 1
-        return episode
+        try:
+            return await play(
+                match,
+                (players[0], players[1]),
+                illegal_retries=limits.illegal_retries,
+                timeout_s=limits.match_timeout_s,
+            )
+        finally:
+            self._num_in_flight -= 1
 
     async def load(self, weights: WeightsRef) -> None:
         """Take over published weights."""
@@ -59,22 +62,17 @@ class Generator:
         """Matches that are being played now. Answers at once, unless a game blocks the event loop."""
         return self._num_in_flight
 
-    async def action_probabilities(self, game_id: str, points: list[DecisionPoint]) -> list[tuple[float, ...]]:
-        """The model's probability of the canonical answer for each legal action, at each decision point.
+    async def action_logprobs(self, game_id: str, points: list[DecisionPoint]) -> list[tuple[float, ...]]:
+        """log pi of the canonical answer for each legal action, at each decision point, in nats.
 
-        What is missing to 1 is the probability of every other text. An answer spelt with other tokens counts as other
-        text, so the mass found illegal is an upper bound.
+        What their probabilities lack to 1 belongs to every other text. An answer spelt with other tokens counts as
+        other text, so the mass found illegal is an upper bound.
         """
         spec = make(game_id, 0).spec
 
-        async def probabilities(point: DecisionPoint) -> tuple[float, ...]:
+        async def logprobs(point: DecisionPoint) -> tuple[float, ...]:
             prompt_ids = self._prompter.prompt_ids(spec, point.observation)
             answers = [self._prompter.answer_ids(action) for action in point.legal_actions]
-            return tuple(
-                [
-                    math.exp(logprob)
-                    for logprob in await asyncio.gather(*(self._engine.score(prompt_ids, a) for a in answers))
-                ]
-            )
+            return tuple(await asyncio.gather(*(self._engine.score(prompt_ids, answer) for answer in answers)))
 
-        return list(await asyncio.gather(*(probabilities(point) for point in points)))
+        return list(await asyncio.gather(*(logprobs(point) for point in points)))

@@ -11,6 +11,7 @@ import pytest
 
 from spiral import models
 from spiral.config import Config, load
+from spiral.monitor.files import MetricsFile
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "configs" / "smoke.yaml"
@@ -32,7 +33,8 @@ def spiral(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProce
 
 
 def rows(run_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    """The whole rows of metrics.jsonl, also while the run appends to it."""
+    return MetricsFile(run_dir).read()
 
 
 def trained_matches(run_dir: Path) -> list[int]:

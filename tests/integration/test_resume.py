@@ -48,9 +48,13 @@ def wait_until_gone(run_dir: Path, limit_s: float = 60) -> None:
     assert processes_of(run_dir) == [], "actors outlived the run"
 
 
-def test_killed_run_resumes_without_a_gap_or_a_match_trained_twice(model_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_killed_run_resumes_without_a_gap_or_a_match_trained_twice(
+    max_staleness: int, model_dir: Path, tmp_path: Path
+) -> None:
+    """Synchronously, and with a batch in flight while the learner works, at checkpoints and at the kill."""
     run_dir = tmp_path / "smoke"
-    process = start(tmp_path, "steps=6", "checkpoint.every=2")
+    process = start(tmp_path, "steps=6", "checkpoint.every=2", f"rollout.max_staleness={max_staleness}")
     wait_for_step(run_dir, process, 3)
     process.kill()
     process.wait()
@@ -61,7 +65,9 @@ def test_killed_run_resumes_without_a_gap_or_a_match_trained_twice(model_dir: Pa
     assert "resumed from" in done.stdout
     assert [(row["step"], row["policy_version"]) for row in rows(run_dir)] == [(i, i) for i in range(1, 7)]
     assert sorted(trained_matches(run_dir)) == list(range(6 * 64))
-    assert all(row["train/logprob_diff_max"] <= 1e-4 for row in rows(run_dir))
+    assert all(row.get("train/logprob_diff_max", 0.0) <= 1e-4 for row in rows(run_dir))
+    assert all(0 <= row["rollout/staleness_mean"] <= max_staleness for row in rows(run_dir))
+    assert all(row["rollout/dropped_stale"] == 0 for row in rows(run_dir))
     assert len(list((run_dir / "wandb").glob("offline-run-*"))) == 2
     ids = {path.name.rsplit("-", 1)[-1] for path in (run_dir / "wandb").glob("offline-run-*")}
     assert len(ids) == 1, "the resumed run has another W&B id"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from spiral.config import Config
 from spiral.learn.checkpoint import list_checkpoints, read_state, save
-from spiral.learn.weights import exported_weights, publish, publish_dir
+from spiral.learn.weights import exported_weights, full_disk_is_oserror, publish, publish_dirs
 
 
 def write_weights(directory: Path) -> None:
@@ -35,7 +35,7 @@ def names(directory: Path) -> list[str]:
 
 
 def test_a_checkpoint_holds_the_learners_files_and_the_state(tmp_path: Path) -> None:
-    directory = save(tmp_path, state(100), write_weights, keep_last=2)
+    directory = save(tmp_path, state(100), "steps: 1", write_weights, keep_last=2)
     assert directory == tmp_path / "checkpoints" / "step_000100"
     assert (directory / "model" / "weights").read_text() == "w"
     assert read_state(directory) == state(100)
@@ -43,7 +43,7 @@ def test_a_checkpoint_holds_the_learners_files_and_the_state(tmp_path: Path) -> 
 
 def test_checkpoints_are_listed_oldest_first(tmp_path: Path) -> None:
     for step in (20, 100, 3):
-        save(tmp_path, state(step), write_weights, keep_last=9)
+        save(tmp_path, state(step), "steps: 1", write_weights, keep_last=9)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000003", "step_000020", "step_000100"]
 
 
@@ -53,30 +53,30 @@ def test_a_run_without_checkpoints_lists_none(tmp_path: Path) -> None:
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
-        save(tmp_path, state(step), write_weights, keep_last=2)
+        save(tmp_path, state(step), "steps: 1", write_weights, keep_last=2)
     assert names(tmp_path / "checkpoints") == ["step_000030", "step_000040"]
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
-    save(tmp_path, state(10, version=1), write_weights, keep_last=2)
-    directory = save(tmp_path, state(10, version=2), lambda aside: None, keep_last=2)
+    save(tmp_path, state(10, version=1), "steps: 1", write_weights, keep_last=2)
+    directory = save(tmp_path, state(10, version=2), "steps: 1", lambda aside: None, keep_last=2)
     assert read_state(directory)["version"] == 2
-    assert names(directory) == ["state.json"]
+    assert names(directory) == ["config.yaml", "state.json"]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_path: Path) -> None:
-    earlier = save(tmp_path, state(10), write_weights, keep_last=1)
+    earlier = save(tmp_path, state(10), "steps: 1", write_weights, keep_last=1)
     with pytest.raises(OSError, match="No space left on device"):
-        save(tmp_path, state(20), full_disk, keep_last=1)
+        save(tmp_path, state(20), "steps: 1", full_disk, keep_last=1)
     assert names(tmp_path / "checkpoints") == ["step_000010"]
     assert read_state(earlier) == state(10)
     assert (earlier / "model" / "weights").read_text() == "w"
 
 
 def test_a_full_disk_leaves_the_checkpoint_of_the_same_step(tmp_path: Path) -> None:
-    earlier = save(tmp_path, state(10), write_weights, keep_last=1)
+    earlier = save(tmp_path, state(10), "steps: 1", write_weights, keep_last=1)
     with pytest.raises(OSError, match="No space left on device"):
-        save(tmp_path, state(10), full_disk, keep_last=1)
+        save(tmp_path, state(10), "steps: 1", full_disk, keep_last=1)
     assert (earlier / "model" / "weights").read_text() == "w"
 
 
@@ -86,9 +86,9 @@ def test_what_a_killed_process_left_is_ignored_and_replaced(tmp_path: Path) -> N
     (aside / "state.json").write_text("{}")
     (aside / "stale").write_text("x")
     assert list_checkpoints(tmp_path) == []
-    directory = save(tmp_path, state(20), write_weights, keep_last=1)
+    directory = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
     assert names(tmp_path / "checkpoints") == ["step_000020"]
-    assert names(directory) == ["model", "state.json"]
+    assert names(directory) == ["config.yaml", "model", "state.json"]
 
 
 def test_a_directory_without_state_is_no_checkpoint(tmp_path: Path) -> None:
@@ -98,7 +98,11 @@ def test_a_directory_without_state_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_the_learner_writes_beside_the_final_directory(tmp_path: Path) -> None:
     seen = []
-    save(tmp_path, state(10), lambda aside: seen.append((aside.name, list_checkpoints(tmp_path))), keep_last=1)
+
+    def write(aside: Path) -> None:
+        seen.append((aside.name, list_checkpoints(tmp_path)))
+
+    save(tmp_path, state(10), "steps: 1", write, keep_last=1)
     assert seen == [("step_000010.tmp", [])]
 
 
@@ -110,35 +114,35 @@ def weights(value: float) -> dict[str, torch.Tensor]:
 
 
 def test_published_weights_are_read_back(tmp_path: Path) -> None:
-    ref = publish(weights(0.5), tmp_path / "new", version=7)
+    ref = publish(weights(0.5), [tmp_path / "new"], version=7)
     assert (ref.version, ref.location) == (7, str(tmp_path / "new" / "v000007"))
     assert torch.equal(load_file(Path(ref.location) / "model.safetensors")["a"], torch.full((2, 3), 0.5))
 
 
 def test_the_last_two_versions_are_kept(tmp_path: Path) -> None:
     for version in range(4):
-        publish(weights(version), tmp_path, version)
+        publish(weights(version), [tmp_path], version)
     assert names(tmp_path) == ["v000002", "v000003"]
 
 
 def test_a_version_that_is_published_again_is_replaced(tmp_path: Path) -> None:
-    publish(weights(1.0), tmp_path, 3)
-    ref = publish(weights(2.0), tmp_path, 3)
+    publish(weights(1.0), [tmp_path], 3)
+    ref = publish(weights(2.0), [tmp_path], 3)
     assert load_file(Path(ref.location) / "model.safetensors")["a"][0, 0] == 2.0
 
 
 def test_a_run_resumed_at_a_lower_version_keeps_what_it_publishes(tmp_path: Path) -> None:
     for version in (49, 50):  # left by a run that was killed and resumes from its checkpoint at version 40
-        publish(weights(version), tmp_path, version)
+        publish(weights(version), [tmp_path], version)
     for version in (40, 41):
-        ref = publish(weights(version), tmp_path, version)
+        ref = publish(weights(version), [tmp_path], version)
         assert load_file(Path(ref.location) / "model.safetensors")["a"][0, 0] == version
 
 
 def test_what_a_killed_publish_left_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "v000001.tmp").mkdir()
     (tmp_path / "v000001.tmp" / "stale").write_text("x")
-    ref = publish(weights(1.0), tmp_path, 1)
+    ref = publish(weights(1.0), [tmp_path], 1)
     assert names(tmp_path) == ["v000001"]
     assert names(Path(ref.location)) == ["model.safetensors"]
 
@@ -171,7 +175,7 @@ def test_weights_are_exported_in_the_samplers_type_and_without_gradients() -> No
 
 
 def test_exported_weights_can_be_published(tmp_path: Path) -> None:
-    ref = publish(exported_weights(Tied(True), torch.float32), tmp_path, 1)
+    ref = publish(exported_weights(Tied(True), torch.float32), [tmp_path], 1)
     assert sorted(load_file(Path(ref.location) / "model.safetensors")) == ["embedding.weight", "head.bias"]
 
 
@@ -182,10 +186,28 @@ def config(**run: str) -> Config:
 
 def test_each_run_directory_publishes_to_a_place_of_its_own(tmp_path: Path) -> None:
     one, other = config(dir=str(tmp_path), name="a"), config(dir=str(tmp_path), name="b")
-    assert publish_dir(one) == publish_dir(config(dir=str(tmp_path), name="a"))
-    assert publish_dir(one) != publish_dir(other)
+    assert publish_dirs(one) == publish_dirs(config(dir=str(tmp_path), name="a"))
+    assert set(publish_dirs(one)).isdisjoint(publish_dirs(other))
 
 
 def test_the_place_to_publish_can_be_configured(tmp_path: Path) -> None:
     tree = {**config().model_dump(), "weights": {"dir": tmp_path}}
-    assert publish_dir(Config.model_validate(tree)) == tmp_path
+    assert publish_dirs(Config.model_validate(tree)) == (tmp_path,)
+
+
+def test_weights_go_where_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    monkeypatch.setattr("spiral.learn.weights._free_bytes", lambda directory: 0)
+    assert Path(publish(weights(1.0), [small, large], 1).location).parent == large
+
+
+def test_a_full_disk_is_an_oserror_whatever_reports_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), full_disk_is_oserror(tmp_path):
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter: file write failed")
+    with pytest.raises(KeyError), full_disk_is_oserror(tmp_path):
+        raise KeyError("not about disks")
+
+
+def test_the_config_is_part_of_a_checkpoint(tmp_path: Path) -> None:
+    directory = save(tmp_path, state(10), "steps: 7", write_weights, keep_last=1)
+    assert (directory / "config.yaml").read_text() == "steps: 7"

@@ -14,6 +14,7 @@ from spiral import cli, doctor
 from spiral.config import describe
 
 CONFIG = "steps: 1\nmodel: {name: builtin/tiny}\ngames: [{id: kuhn_poker}]\nrun: {name: existing}\n"
+CONFIG += "rollout: {answer_format: bracket}\ngenerators: {max_model_len: 512}\n"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from spiral.learn.pack import PACKED_ATTENTION, Layout, make_batch, plan_rows
+from spiral.learn.pack import PACKED_ATTENTION, make_batch, plan_rows, predicting_states
 from spiral.types import Sample
 
 
@@ -42,12 +42,7 @@ def test_packed_equals_one_sample_at_a_time(num_key_value_heads: int) -> None:
     expected = torch.cat([model(torch.tensor([row])).logits[0, :-1] for row in rows])
     batch = make_batch(samples, 0)
     model.set_attn_implementation(PACKED_ATTENTION)
-    hidden = model.model(
-        input_ids=batch.token_ids_N[None],
-        position_ids=batch.position_ids_N[None],
-        use_cache=False,
-        layout=Layout.of(batch.lengths, "cpu"),
-    ).last_hidden_state[0, batch.predictor_T]
+    hidden = predicting_states(model, batch)
     assert (model.lm_head(hidden) - expected).abs().max() < 1e-6
 
 

@@ -41,6 +41,8 @@ def tree(tmp_path: Path) -> dict[str, Any]:
         "model": {"name": "builtin/tiny"},
         "games": [{"id": "kuhn_poker"}, {"id": "textarena/TicTacToe-v0"}],
         "run": {"dir": str(tmp_path / "deep" / "runs"), "name": "new"},
+        "rollout": {"answer_format": "bracket"},
+        "generators": {"max_model_len": 1024},
     }
 
 
@@ -154,7 +156,7 @@ def test_no_game_is_enumerated_when_nash_conv_is_off(tree: dict[str, Any]) -> No
 
 
 def test_too_few_gpus_are_refused_with_the_count(tree: dict[str, Any]) -> None:
-    tree |= {"learner": {"gpus": 1}, "generators": {"count": 2, "gpus": 1}}
+    tree |= {"learner": {"gpus": 1}, "generators": {"count": 2, "gpus": 1, "max_model_len": 512}}
     message = complaint(tree)
     assert message.startswith("this run needs 3 GPUs (")
     assert "this machine has 0;" in message
@@ -163,12 +165,12 @@ def test_too_few_gpus_are_refused_with_the_count(tree: dict[str, Any]) -> None:
 
 def test_enough_gpus_pass(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    check(tree | {"learner": {"gpus": 1}, "generators": {"gpus": 1}})
+    check(tree | {"learner": {"gpus": 1}, "generators": {"gpus": 1, "max_model_len": 512}})
 
 
 def test_a_cluster_is_not_judged_by_this_machine(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    check(tree | {"generators": {"gpus": 1}})
+    check(tree | {"generators": {"gpus": 1, "max_model_len": 512}})
 
 
 @pytest.mark.parametrize(("visible", "count"), [("", 0), ("0", 1), ("2,5,7", 3), ("GPU-8a4f,GPU-11bc", 2), ("-1", 0)])
@@ -222,3 +224,16 @@ def test_a_small_disk_is_refused_with_what_is_needed(
 def test_even_the_tiny_model_needs_some_disk(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(GIB, GIB, 10 * 2**20))
     assert "0.2 GiB needed" in complaint(tree)
+
+
+# --- what fits together ----------------------------------------------------------------------------------------------
+
+
+def test_nash_conv_of_a_format_that_reasons_first_is_refused(tree: dict[str, Any]) -> None:
+    tree["rollout"] = {"answer_format": "boxed"}
+    assert "set eval.nash_conv=false" in complaint(tree)
+
+
+def test_the_tiny_models_context_is_known(tree: dict[str, Any]) -> None:
+    tree["generators"] = {"max_model_len": 1025}
+    assert complaint(tree).startswith("builtin/tiny has a context of 1024 tokens")
