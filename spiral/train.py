@@ -81,7 +81,7 @@ def resume(run_dir: Path, overrides: list[str]) -> int:
 
 def _run(config: Config, model_dir: Path, resumed_from: Path | None) -> int:
     """A run from its beginning or a checkpoint to its end. Returns the process's exit code."""
-    console, stop = Console(markup=False, emoji=False), Stop()
+    console, stop = Console(markup=False, emoji=False, highlight=False), Stop()
     state: dict[str, Any] = {"step": 0, "version": 0, "wandb_run_id": None, "schedule": None}
     if resumed_from:
         state = checkpoint.read_state(resumed_from)
@@ -90,7 +90,7 @@ def _run(config: Config, model_dir: Path, resumed_from: Path | None) -> int:
         schedule.load_state_dict(state["schedule"])
     with _locked(config.run_dir), _disk_errors(config.run_dir):
         (config.run_dir / "config.yaml").write_text(configs.dump(config))
-        console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner")
+        console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
         with (
             Cluster(config, model_dir) as cluster,
             Recorder(config, exact_games(config), state["step"], state["wandb_run_id"], console) as recorder,
@@ -104,7 +104,7 @@ def _run(config: Config, model_dir: Path, resumed_from: Path | None) -> int:
             _loop(config, cluster, schedule, recorder, stop, state["step"], state["version"])
         recorder.conclude()
     if stop.signal is not None:
-        console.print(f"stopped; go on with: spiral resume {config.run_dir}")
+        console.print(f"stopped; go on with: spiral resume {config.run_dir}", soft_wrap=True)
         return 128 + stop.signal
     return 0
 
@@ -151,7 +151,12 @@ def _loop(
         sync_start_s = time.monotonic()
         version += 1
         cluster.load(cluster.publish(version))
-        row |= _timings(episodes, start_s, rollout_s, sync_start_s)
+        sync_s, step_s = time.monotonic() - sync_start_s, time.monotonic() - start_s
+        # Played ahead, a batch was in play during the whole of the step before.
+        played_s = step_s if config.rollout.max_staleness else rollout_s
+        num_tokens = row["rollout/completion_tokens_mean"] * row["rollout/completions"]
+        row |= {"perf/step_s": step_s, "perf/rollout_s": rollout_s, "perf/sync_s": sync_s}
+        row["perf/generated_tokens_per_s"] = num_tokens / played_s
 
         # Evaluate, record, checkpoint.
         transcripts = []
@@ -208,17 +213,6 @@ def _collect(
         if len(kept) < wanted:
             pending = cluster.begin_play(schedule.issue(wanted - len(kept)))
     return sorted(kept, key=lambda episode: episode.match.id), dropped
-
-
-def _timings(episodes: list[Episode], start_s: float, rollout_s: float, sync_start_s: float) -> dict[str, float]:
-    now_s = time.monotonic()
-    num_tokens = sum(len(t.completion.token_ids) for e in episodes for t in e.turns if t.completion is not None)
-    return {
-        "perf/step_s": now_s - start_s,
-        "perf/rollout_s": rollout_s,
-        "perf/sync_s": now_s - sync_start_s,
-        "perf/generated_tokens_per_s": num_tokens / rollout_s,
-    }
 
 
 @contextlib.contextmanager

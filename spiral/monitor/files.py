@@ -89,6 +89,7 @@ def rollout_metrics(episodes: Sequence[Episode], version: int) -> dict[str, floa
     sampled = [turn.completion for turn in turns if turn.completion is not None]
     metrics = {
         "rollout/episodes": len(episodes),
+        "rollout/completions": len(sampled),
         "rollout/turns_mean": len(turns) / len(episodes),
         "rollout/completion_tokens_mean": sum(len(c.token_ids) for c in sampled) / len(sampled),
         "rollout/illegal_rate": sum(not turn.legal for turn in turns) / len(turns),

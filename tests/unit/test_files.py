@@ -178,6 +178,7 @@ def test_rollout_metrics_by_hand() -> None:
     assert rollout_metrics(episodes, version=3) == pytest.approx(
         {
             "rollout/episodes": 4,
+            "rollout/completions": 6,
             "rollout/turns_mean": 7 / 4,
             "rollout/completion_tokens_mean": 18 / 6,
             "rollout/illegal_rate": 2 / 7,

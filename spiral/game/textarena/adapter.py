@@ -18,7 +18,8 @@ import textarena
 from textarena.envs.registration import ENV_REGISTRY
 
 from spiral.game.protocol import IllegalAction
-from spiral.game.textarena_support import FAMILIES, Family, refusal
+from spiral.game.textarena.families import FAMILIES, Family
+from spiral.game.textarena.refused import refusal
 from spiral.types import GameSpec
 
 MAX_ACTION_CHARS = 200
