@@ -5,6 +5,7 @@ Made a Ray actor by `spiral.cluster`.
 
 import random
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,9 @@ class Learner:
             num_warmup_steps=int(cfg.lr_warmup_ratio * config.steps),
             num_training_steps=config.steps + 1,
         )
+        with warnings.catch_warnings():  # torch expects an optimizer step before
+            warnings.simplefilter("ignore", UserWarning)
+            self._scheduler.step()  # a warm-up begins above 0, as a decay ends: no step is wasted
         self._baselines = Baselines(cfg.baseline_decay)
 
     def _load_model(self, model_dir: Path) -> PreTrainedModel:
@@ -85,7 +89,6 @@ class Learner:
         """
         start = time.monotonic()
         cfg = self._config.learner
-        self._scheduler.step()  # first, so that no step of a warm-up or decay has learning rate 0
         advantages = self._baselines.score(episodes)
         samples = make_samples(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
         totals = _Totals()
@@ -98,7 +101,9 @@ class Learner:
                 chosen = [samples[i] for i in order[begin : begin + cfg.local_batch_size]]
                 # Only before the first update are the learner's weights those of the current version.
                 self._optimizer_step(chosen, version, totals, compare=totals.num_optimizer_steps == 0)
-        return self._metrics(samples, episodes, totals, time.monotonic() - start)
+        metrics = self._metrics(samples, episodes, totals, time.monotonic() - start)
+        self._scheduler.step()
+        return metrics
 
     def _optimizer_step(self, samples: list[Sample], version: int, totals: _Totals, *, compare: bool) -> None:
         """Accumulate the gradient over micro batches, check it, clip it, step."""
@@ -235,8 +240,10 @@ class Learner:
         state = torch.load(directory / "learner.pt", weights_only=True, map_location=self._device)
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
-        for group, own in zip(self._optimizer.param_groups, settings, strict=True):
-            group.update(own)
         self._scheduler.load_state_dict({**state["scheduler"], "base_lrs": self._scheduler.base_lrs})
+        schedules = zip(self._scheduler.base_lrs, self._scheduler.lr_lambdas, strict=True)
+        learning_rates = [base * factor(self._scheduler.last_epoch) for base, factor in schedules]
+        for group, own, rate in zip(self._optimizer.param_groups, settings, learning_rates, strict=True):
+            group.update(own | {"lr": rate})
         self._baselines.load_state_dict(state["baselines"])
         torch.set_rng_state(state["torch_rng"].cpu())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from spiral.config import Config
 from spiral.learn.learner import Learner
@@ -59,36 +60,42 @@ def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(
 
 
 def test_weights_change_under_requests_in_flight(smoke_config: Config, model_dir: Path, tmp_path: Path) -> None:
-    """Requests are kept, and say that their tokens come from two versions."""
+    """Requests are kept and say that two versions sampled them; nothing is read from the old version's cache after."""
 
     async def check() -> None:
-        config = smoke_config.model_copy(
-            update={"rollout": smoke_config.rollout.model_copy(update={"max_tokens": 200})}
-        )
-        learner = Learner(config, model_dir)
-        with torch.no_grad():  # a model that never ends its answers keeps its requests in flight
-            for parameter in learner._model.parameters():
-                parameter.add_(0.01 * torch.randn_like(parameter))
+        rollout = smoke_config.rollout.model_copy(update={"max_tokens": 200})
+        learner = Learner(smoke_config, model_dir)
+        shared = tuple(5 + i % 20 for i in range(100))  # a prefix of several cache blocks
+        with torch.no_grad():  # a model that rarely ends its answers keeps its requests in flight
             learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
-        async with running(config, model_dir) as generator:
+        async with running(smoke_config.model_copy(update={"rollout": rollout}), model_dir) as generator:
             engine = generator._engine
             await generator.load(publish_to(tmp_path, learner, 1))
-            requests = [asyncio.create_task(engine.sample((5, 6, 7, 8))) for _ in range(64)]
-            await asyncio.sleep(0.2)
+            requests = [asyncio.create_task(engine.sample((*shared, 30 + i % 9))) for i in range(64)]
+            await asyncio.sleep(0.3)
+            with torch.no_grad():
+                for parameter in learner._model.parameters():
+                    parameter.add_(0.02 * torch.randn_like(parameter))
             await generator.load(publish_to(tmp_path, learner, 2))
+            fresh = await engine.sample((*shared, 7))
             completions = await asyncio.gather(*requests)
-            spanning = [c for c in completions if (c.min_version, c.max_version) == (1, 2)]
-            assert spanning, "no request was in flight while the weights changed"
-            assert (await engine.sample((5, 6, 7, 8))).min_version == 2
+        spanning = [c for c in completions if (c.min_version, c.max_version) == (1, 2)]
+        assert spanning, "no request was in flight while the weights changed"
+        assert (fresh.min_version, fresh.max_version) == (2, 2)
+        sequence = torch.tensor([(*shared, 7, *fresh.token_ids)])
+        plain = AutoModelForCausalLM.from_pretrained(model_dir)
+        plain.load_state_dict(learner._model.state_dict())
+        with torch.no_grad():
+            logprobs = plain(sequence).logits[0, len(shared) : -1].log_softmax(-1)
+        expected = logprobs.gather(1, sequence[0, len(shared) + 1 :, None])[:, 0]
+        assert (expected - torch.tensor(fresh.logprobs)).abs().max() <= 1e-4
 
     asyncio.run(check())
 
 
 def test_scores_are_the_models_own_probabilities(smoke_config: Config, model_dir: Path) -> None:
     """log pi(answer | prompt) from vLLM against transformers' forward pass."""
-    from transformers import AutoModelForCausalLM
-
     prompt, answer = (5, 6, 7, 8, 9), (10, 11)
 
     async def score() -> float:

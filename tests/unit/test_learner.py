@@ -166,6 +166,24 @@ def test_reference_is_refreshed_every_so_many_steps(model_dir: Path) -> None:
     assert kl[3] > 1e-5
 
 
+def test_a_resumed_run_takes_its_learning_rate_from_the_config(model_dir: Path, tmp_path: Path) -> None:
+    one = learner(model_dir, learning_rate=1e-3)
+    one.step(1, 0, episodes(1))
+    one.save(tmp_path)
+    resumed = learner(model_dir, learning_rate=5e-4)
+    resumed.load(tmp_path)
+    assert resumed.step(2, 1, episodes(2))["train/learning_rate"] == pytest.approx(5e-4)
+
+
+def test_a_kl_added_on_resume_starts_from_the_checkpoints_policy(model_dir: Path, tmp_path: Path) -> None:
+    one = learner(model_dir)
+    one.step(1, 0, episodes(1))
+    one.save(tmp_path)
+    resumed = learner(model_dir, kl_coef=0.1, epochs=1, local_batch_size=100)
+    resumed.load(tmp_path)
+    assert resumed.step(2, 1, episodes(2))["train/kl"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_learning_rate_follows_the_schedule(model_dir: Path) -> None:
     one = learner(model_dir, lr_scheduler_type="linear", lr_warmup_ratio=0.0)
     rates = [one.step(step, step - 1, episodes(step, num=1))["train/learning_rate"] for step in (1, 2, 3)]
