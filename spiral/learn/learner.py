@@ -189,7 +189,7 @@ class Learner:
         metrics = {
             "train/loss": totals.loss / totals.num_optimizer_steps,
             "train/grad_norm": totals.grad_norm / totals.num_optimizer_steps,
-            "train/learning_rate": self._scheduler.get_last_lr()[0],
+            "train/learning_rate": self._optimizer.param_groups[0]["lr"],
             "train/kl": totals.kl / totals.num_segments,
             "train/entropy": totals.entropy / totals.num_tokens,
             "train/rho_mean": totals.rho / totals.num_rho,
