@@ -1,11 +1,13 @@
 """The generator: a Ray actor with one vLLM engine and one event loop that holds many matches in flight."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from spiral.config import Config
 from spiral.game import make
 from spiral.game.solve import DecisionPoint
+from spiral.rollout.orphan import GENERATOR_PID
 from spiral.rollout.play import play
 from spiral.rollout.players import seat
 from spiral.rollout.prompt import Prompter
@@ -27,6 +29,7 @@ class Generator:
 
         from spiral.rollout.engine import Engine
 
+        os.environ[GENERATOR_PID] = str(os.getpid())
         config = self._config
         self._prompter = Prompter(AutoTokenizer.from_pretrained(self._model_dir), config.rollout.answer_format)
         self._engine = Engine.start(
