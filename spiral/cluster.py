@@ -71,12 +71,11 @@ class Cluster:
         generators = self._config.generators
         env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
         if generators.gpus == 0:
-            # In vLLM on a CPU this keeps the worker in the engine's process: it starts in half the time, and no slower.
-            # The binding counts all cores, because vLLM's default keeps one free, which on a small machine is half of
-            # it.
+            # In vLLM on a CPU the first keeps the worker in the engine's process, which starts in half the time. The
+            # second names all cores, because vLLM's default keeps one free: on a small machine, half of it.
             env |= {
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_CPU_OMP_THREADS_BIND": f"0-{_num_cores() - 1}",
+                "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
                 "VLLM_CPU_KVCACHE_SPACE": str(generators.kv_cache_gib),
             }
         name = f"generator_{index}"
@@ -106,9 +105,10 @@ class Cluster:
         waiting, episodes = list(names), []
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
-            late = waiting if time.monotonic() > deadline else []
-            for reference in [*ready, *late]:
-                episodes += self._get(names[reference], reference, 0.1, "return its matches", limit)
+            if time.monotonic() > deadline:
+                ready, waiting = ready + waiting, []
+            for reference in ready:
+                episodes += self._get(names[reference], reference, HEARTBEAT_S, "return its matches", limit)
             if waiting:
                 progress(sum(self._call(i, "num_in_flight", HEARTBEAT_S) for i in range(len(self._generators))))
         return sorted(episodes, key=lambda episode: episode.match.id)
