@@ -73,7 +73,10 @@ def games(as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "title", "free text", "exact", "max turns")
+    table = Table()
+    table.add_column("id", min_width=max(len(spec.id) for spec in specs))  # to be copied: never shortened
+    for name in ("title", "free text", "exact", "max turns"):
+        table.add_column(name)
     for spec in specs:
         table.add_row(
             spec.id, spec.title, *("yes" if flag else "" for flag in (spec.free_text, spec.exact)), str(spec.max_turns)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from spiral.models import SMOLLM2, cache_dir, check_available
 from spiral.preflight import GIB, num_gpus
@@ -21,7 +21,7 @@ BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 def report(console: Console | None = None) -> bool:
     """Print one line per finding, with the cure of each fault. Returns whether a run can start here."""
     console = console or Console()
-    table = Table("", "what", "found", "to do", show_lines=False)
+    table = Table("", Column("what", no_wrap=True, min_width=len(SMOLLM2)), "found", "to do")
     healthy = True
     for state, what, found, cure in _findings():
         table.add_row(
