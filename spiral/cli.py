@@ -73,14 +73,14 @@ def games(as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("id", min_width=max(len(spec.id) for spec in specs))  # to be copied: never shortened
-    for name in ("title", "free text", "exact", "max turns"):
-        table.add_column(name)
+    table.add_column("title", max_width=17)
+    table.add_column("kind", max_width=9)
+    table.add_column("turns", justify="right")
     for spec in specs:
-        table.add_row(
-            spec.id, spec.title, *("yes" if flag else "" for flag in (spec.free_text, spec.exact)), str(spec.max_turns)
-        )
+        kind = "exact" if spec.exact else "free text" if spec.free_text else ""
+        table.add_row(spec.id, spec.title, kind, str(spec.max_turns))
     Console().print(table)
 
 
