@@ -65,12 +65,13 @@ class Dashboard:
             self._start_s, self._first_step = time.monotonic(), step
         done = step - self._first_step
         if done <= 0:
-            return "-" if step < self._steps else "0:00:00"
+            return "-" if step < self._steps else "0:00"
         left_s = (time.monotonic() - self._start_s) / done * (self._steps - step)
-        return f"{int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d}"
+        hours, minutes, seconds = int(left_s // 3600), int(left_s // 60 % 60), int(left_s % 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
     def _render(self) -> Group:
-        table = Table(title=self._title, title_justify="left")
+        table = Table(title=self._title, title_justify="left", box=None, padding=(0, 1, 0, 0))
         for name in ["step", *(name for name, _, _ in self._columns), "left"]:
             table.add_column(name, justify="right")
         for cells in self._rows:
@@ -99,8 +100,8 @@ def _columns(config: Config, exact_games: Sequence[str]) -> list[tuple[str, str,
             for opponent in config.eval.opponents:
                 columns.append((f"{short(game.id)}\nvs {opponent}", f"eval/{game.id}/vs_{opponent}/score", "+.2f"))
     columns.append(("illegal", "rollout/illegal_rate", ".1%"))
-    columns += [(f"{short(g.id)}\nbaseline 0", f"game/{g.id}/role0/baseline", "+.3f") for g in config.games]
-    columns.append(("tokens/s", "perf/trained_tokens_per_s", ",.0f"))
+    columns += [(f"{short(g.id)}\nbase 0", f"game/{g.id}/role0/baseline", "+.3f") for g in config.games]
+    columns.append(("tok/s", "perf/trained_tokens_per_s", ",.0f"))
     return columns
 
 
@@ -108,7 +109,7 @@ def _cell(latest: Mapping[str, float], key: str, form: str) -> str:
     if key not in latest:
         return "-"
     ci95 = latest.get(key.replace("/score", "/ci95")) if key.endswith("/score") else None
-    return format(latest[key], form) + (f" ±{ci95:.2f}" if ci95 is not None else "")
+    return format(latest[key], form) + (f"±{ci95:.2f}" if ci95 is not None else "")
 
 
 def summary(rows: Sequence[Mapping[str, float]]) -> Table | None:
