@@ -25,7 +25,9 @@ def plot(runs: Curves, path: Path) -> Path | None:
     )
     if not keys:
         return None
-    figure, panels = pyplot.subplots(1, len(keys), figsize=(4.2 * len(keys), 3.4), squeeze=False)
+    figure, panels = pyplot.subplots(
+        1, len(keys), figsize=(4.2 * len(keys), 3.6), squeeze=False, layout="constrained"
+    )
     for panel, key in zip(panels[0], keys, strict=True):
         for label, rows in runs.items():
             points = [row for row in rows if key in row]
@@ -45,8 +47,7 @@ def plot(runs: Curves, path: Path) -> Path | None:
         else:
             panel.axhline(0, color="black", linewidth=0.8)
     if len(runs) > 1:
-        panels[0][0].legend(fontsize=8)
-    figure.tight_layout()
+        figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
