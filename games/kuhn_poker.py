@@ -1,11 +1,12 @@
 """Kuhn poker (Kuhn 1950), the smallest poker in which bluffing pays. Its value for role 0 is -1/18 chips a hand."""
 
+import copy
 import itertools
 import random
 from collections.abc import Iterator
 from typing import Self
 
-from spiral.game import GameSpec, IllegalAction
+from spiral.game import GameSpec, refuse_unlisted
 
 RULES = """\
 Kuhn poker. The deck is jack, queen, king; each player antes 1 chip and gets one card.
@@ -42,10 +43,7 @@ class KuhnPoker:
         return ACTIONS.get(self.history, ())
 
     def step(self, action: str) -> None:
-        if action not in self.legal_actions():
-            raise IllegalAction(
-                f"{action!r} is not one of: {', '.join(self.legal_actions()) or 'none, the hand is over'}."
-            )
+        refuse_unlisted(self, action)
         self.history += (action,)
 
     def returns(self) -> tuple[float, float]:
@@ -59,9 +57,7 @@ class KuhnPoker:
         return f"{CARDS[self.cards[role]]}:{','.join(self.history)}"
 
     def clone(self) -> Self:
-        copy = type(self)(0)
-        copy.cards, copy.history = self.cards, self.history
-        return copy
+        return copy.copy(self)
 
     def deals(self) -> Iterator[tuple[float, Self]]:
         for cards in itertools.permutations(range(3), 2):

@@ -11,7 +11,7 @@ from pathlib import Path
 from spiral import models
 from spiral.config import Config, UserError
 from spiral.evaluate.suite import exact_games
-from spiral.game import make
+from spiral.game import make, scripted
 
 GIB = 2**30
 
@@ -28,20 +28,20 @@ def check(config: Config, *, new_run: bool) -> None:
             game = make(choice.id, 0)
         except ValueError as error:
             raise UserError(str(error)) from error
-        if game.legal_actions() is None:
-            for needs_them, what in (
-                (config.model.name == models.TINY, f"the warm-up of {models.TINY}"),
-                (config.eval.every > 0 and "random" in config.eval.opponents, "player 'random' of eval.opponents"),
-            ):
-                if needs_them:
-                    raise UserError(f"{choice.id} does not list its legal actions, which {what} needs")
-    unknown = set(config.eval.opponents) - {"random"}
-    if unknown:
-        raise UserError(f"eval.opponents: unknown player {sorted(unknown)[0]!r}; known: random")
+        if config.model.name == models.TINY and game.legal_actions() is None:
+            raise UserError(
+                f"{choice.id} does not list its legal actions, which the warm-up of {models.TINY} needs; choose "
+                f"another model, such as model.name={models.SMOLLM2}"
+            )
+        for opponent in config.eval.opponents if config.eval.every else ():
+            try:
+                scripted.require_playable(opponent, choice.id, game)
+            except ValueError as error:
+                raise UserError(f"eval.opponents: {error}") from error
     if exact_games(config) and config.rollout.answer_format in ("boxed", "tag"):
         raise UserError(
-            f"eval.nash_conv scores bare answers, but answer_format {config.rollout.answer_format!r} asks for "
-            "reasoning before them: set eval.nash_conv=false, or rollout.answer_format=bracket"
+            f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
+            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
         )
     if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
         raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")

@@ -93,7 +93,7 @@ def _run(config: Config, model_dir: Path, resumed_from: Path | None) -> int:
         console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
         with (
             Cluster(config, model_dir) as cluster,
-            Recorder(config, exact_games(config), state["step"], state["wandb_run_id"], console) as recorder,
+            Recorder(config, list(exact_games(config)), state["step"], state["wandb_run_id"], console) as recorder,
         ):
             stop.install()
             recorder.status("loading the model")

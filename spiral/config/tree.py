@@ -195,9 +195,9 @@ class EvalConfig(Section):
     pairs: Count = 100
     """Matches against each opponent come in pairs: one seed, both roles. This many pairs per game."""
     opponents: tuple[str, ...] = ("random",)
-    """Scripted players to measure against."""
-    nash_conv: bool = True
-    """Compute the exact NashConv in games that can be enumerated."""
+    """Scripted players to measure against: random, perfect, mcts:NUMBER (see `spiral games`)."""
+    nash_conv_states: Natural = 1000
+    """Compute the exact NashConv in games that have at most so many information states. 0: never."""
 
 
 class CheckpointConfig(Section):

@@ -1,5 +1,6 @@
 """Everything that is measured at an evaluation: exact NashConv, and paired matches against each opponent."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from spiral.config import Config
@@ -13,11 +14,16 @@ Play = Callable[[list[Match]], list[Episode]]
 ActionLogprobs = Callable[[str, Sequence[DecisionPoint]], list[tuple[float, ...]]]
 
 
-def exact_games(config: Config) -> list[str]:
-    """The configured games whose NashConv is computed."""
-    if not (config.eval.every and config.eval.nash_conv):
-        return []
-    return [g.id for g in config.games if isinstance(game := make(g.id, 0), ExactGame) and game.spec.exact]
+def exact_games(config: Config) -> dict[str, tuple[DecisionPoint, ...]]:
+    """The configured games whose NashConv is computed, each with its information states."""
+    found = {}
+    if config.eval.every and config.eval.nash_conv_states:
+        for choice in config.games:
+            game = make(choice.id, 0)
+            if game.spec.exact and isinstance(game, ExactGame):
+                with contextlib.suppress(ValueError):  # too many
+                    found[choice.id] = decision_points(choice.id, config.eval.nash_conv_states)
+    return found
 
 
 def evaluate(config: Config, play: Play, action_logprobs: ActionLogprobs) -> tuple[dict[str, float], list[Episode]]:
@@ -27,8 +33,7 @@ def evaluate(config: Config, play: Play, action_logprobs: ActionLogprobs) -> tup
     each legal action at each decision point of a game.
     """
     metrics: dict[str, float] = {}
-    for game in exact_games(config):
-        points = decision_points(game)
+    for game, points in exact_games(config).items():
         nash_conv, illegal_mass = language_model_nash_conv(game, points, action_logprobs(game, points))
         metrics |= {f"eval/{game}/nash_conv": nash_conv, f"eval/{game}/illegal_mass": illegal_mass}
 

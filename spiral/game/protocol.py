@@ -1,6 +1,6 @@
 """What a game is. One instance is one match: no globals, never reused, all randomness from its own seeded RNG."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, Self, runtime_checkable
 
 from spiral.types import GameSpec
@@ -29,7 +29,10 @@ class Game(Protocol):
         ...
 
     def legal_actions(self) -> tuple[str, ...] | None:
-        """Every action the role to move may take, or None if actions are free text or cannot be listed."""
+        """Every action the role to move may take, or None if actions are free text or cannot be listed.
+
+        Where there are endlessly many (bids, say) a game may list some and set `lists_selection = True`.
+        """
         ...
 
     def step(self, action: str) -> None:
@@ -39,6 +42,14 @@ class Game(Protocol):
     def returns(self) -> tuple[float, float]:
         """The payoff of each role in the game's own units, once the match is over. The two sum to zero."""
         ...
+
+
+def refuse_unlisted(game: Game, action: str) -> None:
+    """What `step` begins with in a game that lists its legal actions: raises IllegalAction for any other."""
+    legal = game.legal_actions() or ()
+    if action not in legal:
+        shown = action if len(action) <= 60 else f"{action[:60]}..."
+        raise IllegalAction(f"{shown!r} is not one of: {', '.join(legal) or 'none, the match is over'}.")
 
 
 @runtime_checkable
@@ -55,4 +66,13 @@ class ExactGame(Game, Protocol):
 
     def deals(self) -> Iterable[tuple[float, Self]]:
         """Every way the match can begin: (probability, a match freshly dealt that way). The probabilities sum to 1."""
+        ...
+
+
+@runtime_checkable
+class SearchableGame(Game, Protocol):
+    """A game that brings a player by tree search."""
+
+    def mcts_bot(self, simulations: int, seed: int) -> Callable[[Game], str] | None:
+        """A player that simulates so many matches before each action; None where it would see what is hidden."""
         ...

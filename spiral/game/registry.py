@@ -2,6 +2,7 @@
 
 kuhn_poker                  a plugin: anything registered in the entry-point group `spiral.games`
 textarena/TicTacToe-v0      a TextArena environment
+openspiel/leduc_poker       an OpenSpiel game
 package.module:Class        a class that can be imported but is not registered
 """
 
@@ -33,6 +34,11 @@ def _constructor(game_id: str) -> Callable[[int], Game]:
 
         name = game_id.removeprefix("textarena/")
         return lambda seed: TextArenaGame(name, seed)
+    if game_id.startswith("openspiel/"):
+        from spiral.game.openspiel import OpenSpielGame
+
+        name = game_id.removeprefix("openspiel/")
+        return lambda seed: OpenSpielGame(name, seed)
     if ":" in game_id:
         module_name, _, class_name = game_id.partition(":")
         try:
@@ -45,10 +51,9 @@ def _constructor(game_id: str) -> Callable[[int], Game]:
     if game_id in _plugins():
         return _plugins()[game_id].load()  # type: ignore[no-any-return]
     near = difflib.get_close_matches(game_id, _plugins(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(game_ids())}"
-    raise ValueError(
-        f"unknown game {game_id!r}; {hint} Other forms: textarena/NAME, package.module:Class (see `spiral games`)"
-    )
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(game_ids())}."
+    forms = "textarena/NAME, openspiel/NAME, package.module:Class"
+    raise ValueError(f"unknown game {game_id!r}; {hint} Other forms: {forms} (see `spiral games`)")
 
 
 def make(game_id: str, seed: int) -> Game:
@@ -60,7 +65,11 @@ def make(game_id: str, seed: int) -> Game:
 
 
 def all_game_ids() -> tuple[str, ...]:
-    """Plugins, then the TextArena games that can run here."""
-    from spiral.game.textarena import supported_names
+    """Plugins, then the TextArena and the OpenSpiel games that can run here."""
+    from spiral.game import openspiel, textarena
 
-    return (*game_ids(), *(f"textarena/{name}" for name in supported_names()))
+    return (
+        *game_ids(),
+        *(f"textarena/{name}" for name in textarena.supported_names()),
+        *(f"openspiel/{name}" for name in openspiel.supported_names()),
+    )

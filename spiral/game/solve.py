@@ -23,32 +23,45 @@ class DecisionPoint:
     legal_actions: tuple[str, ...]
 
 
-def _exact(game_id: str) -> ExactGame:
+def exact_game(game_id: str) -> ExactGame:
+    """A match of a game that can be enumerated. Raises ValueError for any other."""
     game = make(game_id, 0)
     if not (game.spec.exact and isinstance(game, ExactGame)):
         raise ValueError(f"game {game_id!r} cannot be enumerated: its spec says exact={game.spec.exact}")
     return game
 
 
-def decision_points(game_id: str) -> tuple[DecisionPoint, ...]:
-    """Every information state of the game, once each, in the order of a depth-first walk. Raises ValueError."""
+def decision_points(game_id: str, at_most: int | None = None) -> tuple[DecisionPoint, ...]:
+    """Every information state of the game, once each, in the order of a depth-first walk.
+
+    Raises ValueError for a game that cannot be enumerated, or that has more than `at_most` of them.
+    """
     found: dict[tuple[int, str], DecisionPoint] = {}
+    deals = list(exact_game(game_id).deals())
+    walked: set[tuple[str, str]] = set()
 
     def walk(game: ExactGame) -> None:
         role = game.role_to_move()
         if role is None:
             return
+        if len(deals) == 1:  # without chance, what the two roles know is the whole state
+            state = game.info_state(0), game.info_state(1)
+            if state in walked:
+                return
+            walked.add(state)
         info_state, actions = game.info_state(role), game.legal_actions() or ()
         if (role, info_state) not in found:
             found[role, info_state] = DecisionPoint(
                 role=role, info_state=info_state, observation=game.observe(role), legal_actions=actions
             )
+            if at_most is not None and len(found) > at_most:
+                raise ValueError(f"game {game_id!r} has more than {at_most} information states")
         for action in actions:
             child = game.clone()
             child.step(action)
             walk(child)
 
-    for _, game in _exact(game_id).deals():
+    for _, game in deals:
         walk(game)
     return tuple(found.values())
 
@@ -61,7 +74,7 @@ def nash_conv(game_id: str, policy: Policy) -> float:
     """
     from open_spiel.python.algorithms import exploitability
 
-    from spiral.game.openspiel_view import TablePolicy, as_openspiel
+    from spiral.game.openspiel.view import TablePolicy, as_openspiel
 
     table: dict[tuple[int, str], tuple[float, ...]] = {}
     for point in decision_points(game_id):
@@ -74,5 +87,5 @@ def nash_conv(game_id: str, policy: Policy) -> float:
                 f"{len(point.legal_actions)} probabilities that sum to 1"
             )
         table[point.role, point.info_state] = probabilities
-    game = as_openspiel(_exact(game_id))
+    game = as_openspiel(exact_game(game_id))
     return float(exploitability.nash_conv(game, TablePolicy(game, table)))

@@ -43,7 +43,7 @@ class Generator:
 
     async def _play(self, match: Match) -> Episode:
         players = tuple(
-            seat(label, self._engine, self._prompter, f"{match.seed}/{role}")
+            seat(label, self._engine, self._prompter, match.game, f"{match.seed}/{role}")
             for role, label in enumerate(match.players)
         )
         limits = self._config.rollout

@@ -1,18 +1,15 @@
 """Who can sit in a role: the policy itself, or a script."""
 
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from spiral.config import UserError
 from spiral.game import Game
+from spiral.game.scripted import Script, script
 from spiral.rollout.prompt import Prompter
 from spiral.types import POLICY, Completion
 
 if TYPE_CHECKING:
     from spiral.rollout.engine import Engine
-
-SCRIPTED = ("random",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,24 +44,22 @@ class PolicyPlayer:
         return Answer(text=text, action=action, prompt_ids=prompt_ids, completion=completion)
 
 
-@dataclass(frozen=True)
-class RandomPlayer:
-    """Plays any legal action with equal probability."""
+@dataclass
+class ScriptedPlayer:
+    """A script of `spiral.game.scripted`: its answer is its action."""
 
-    rng: random.Random
+    label: str
+    game_id: str
+    seed: str
+    _script: Script | None = None
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-        actions = game.legal_actions()
-        if not actions:
-            raise UserError(f"player 'random' cannot play {game.spec.id}: the game does not list its legal actions")
-        action = self.rng.choice(actions)
+        if self._script is None:
+            self._script = script(self.label, self.game_id, game, self.seed)
+        action = self._script(game)
         return Answer(text=action, action=action)
 
 
-def seat(label: str, engine: "Engine", prompter: Prompter, seed: str) -> Player:
-    """The player behind a label of `Match.players`."""
-    if label == POLICY:
-        return PolicyPlayer(engine, prompter)
-    if label == "random":
-        return RandomPlayer(random.Random(seed))
-    raise UserError(f"unknown player {label!r}; known: {POLICY}, {', '.join(SCRIPTED)}")
+def seat(label: str, engine: "Engine", prompter: Prompter, game_id: str, seed: str) -> Player:
+    """The player behind a label of `Match.players`, for one match of `game_id`."""
+    return PolicyPlayer(engine, prompter) if label == POLICY else ScriptedPlayer(label, game_id, seed)

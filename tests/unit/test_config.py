@@ -108,7 +108,7 @@ def test_an_empty_list_of_games_is_refused(config_file: Path) -> None:
         ("learner.baseline_decay=1.1", "learner.baseline_decay", "1.1"),
         ("rollout.answer_format=xml", "rollout.answer_format", "'xml'"),
         ("rollout.temperature=0", "rollout.temperature", "0"),
-        ("eval.nash_conv=perhaps", "eval.nash_conv", "'perhaps'"),
+        ("eval.nash_conv_states=perhaps", "eval.nash_conv_states", "'perhaps'"),
         ("games.0.weight=-1", "games.0.weight", "-1"),
     ],
 )

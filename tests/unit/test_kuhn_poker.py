@@ -113,7 +113,7 @@ def test_an_illegal_action_raises_and_changes_nothing(action: str) -> None:
 
 
 def test_nothing_is_legal_once_the_hand_is_over() -> None:
-    with pytest.raises(IllegalAction, match="the hand is over"):
+    with pytest.raises(IllegalAction, match="the match is over"):
         hand((K, J), "bet", "fold").step("check")
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import pytest
 
 from games.kuhn_poker import KuhnPoker
-from spiral.config import UserError
 from spiral.game import Game, GameSpec, IllegalAction
 from spiral.rollout.play import play
 from spiral.rollout.players import Answer, Player, seat
@@ -330,18 +329,13 @@ def test_a_random_player_refuses_a_game_that_lists_no_actions() -> None:
             return None
 
     player = seated("random", "0/0")
-    with pytest.raises(UserError, match="player 'random' cannot play counting"):
+    with pytest.raises(ValueError, match="player 'random' cannot play some_game"):
         asyncio.run(player.act(Silent(0), 0, "", None))
-
-
-def test_an_unknown_label_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown player 'perfect'; known: policy, random"):
-        seated("perfect", "0/0")
 
 
 def seated(label: str, seed: str) -> Player:
     unused: Any = None  # only the policy needs an engine and a prompter
-    return seat(label, unused, unused, seed)
+    return seat(label, unused, unused, "some_game", seed)
 
 
 def random_players(match: Match) -> tuple[Player, Player]:

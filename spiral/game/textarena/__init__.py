@@ -1,5 +1,5 @@
 """TextArena behind the Game protocol. Importing this loads TextArena: the registry does, when a match needs it."""
 
-from spiral.game.textarena.adapter import TextArenaGame, neutralise, refused, supported_names
+from spiral.game.textarena.adapter import TextArenaGame, refused, supported_names
 
-__all__ = ["TextArenaGame", "neutralise", "refused", "supported_names"]
+__all__ = ["TextArenaGame", "refused", "supported_names"]

@@ -18,6 +18,7 @@ import textarena
 from textarena.envs.registration import ENV_REGISTRY
 
 from spiral.game.protocol import IllegalAction
+from spiral.game.text import one_line
 from spiral.game.textarena.families import FAMILIES, Family
 from spiral.game.textarena.refused import refusal
 from spiral.types import GameSpec
@@ -30,10 +31,6 @@ Message = tuple[int, str, Any]  # sender (a role, or -1: the game), text, textar
 _PROMPT = textarena.ObservationType.PROMPT
 _BOARD = textarena.ObservationType.GAME_BOARD
 _ACTION = textarena.ObservationType.PLAYER_ACTION
-_SQUARE = (
-    "[]\uff3b\uff3d\u3010\u3011\u3014\u3015\u301a\u301b\ufe5d\ufe5e\u2045\u2046\u27e6\u27e7"  # opening, closing, ...
-)
-_ROUND = str.maketrans(_SQUARE, "()" * (len(_SQUARE) // 2))
 
 
 class _MatchRandom:
@@ -133,15 +130,6 @@ def _clip(text: str) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def neutralise(text: str) -> str:
-    """A player's text as others may see it: one line, without anything that looks like a tag or a special token.
-
-    Square brackets of every script become round ones, so that no `[GAME]` can be built, and `<` before anything but a
-    blank becomes a quotation mark, so that no tokenizer takes `<|im_end|>` for its own.
-    """
-    return re.sub(r"<(?=\S)", "\u2039", " ".join(text.translate(_ROUND).split()))
-
-
 def _spell_talk(text: str, family: Family) -> str:
     """Talk with its commands in brackets and no other brackets: TextArena passes some of it on in the game's name."""
     for pattern, spelled in family.bare:
@@ -149,16 +137,16 @@ def _spell_talk(text: str, family: Family) -> str:
             return match.expand(spelled)
     parts, start = [], 0
     for command in family.commands.finditer(text):
-        parts += [neutralise(text[start : command.start()]), " ".join(command.group().split())]
+        parts += [one_line(text[start : command.start()]), " ".join(command.group().split())]
         start = command.end()
-    return " ".join(part for part in (*parts, neutralise(text[start:])) if part)
+    return " ".join(part for part in (*parts, one_line(text[start:])) if part)
 
 
 def _render_talk(messages: list[Message]) -> str:
     """The prompt, and then everything in the order in which it was said, and by whom."""
     prompt = [text.strip() for _, text, kind in messages if kind is _PROMPT]
     said = [
-        f"[Player {sender}] {neutralise(text)}" if sender in (0, 1) else f"[GAME] {text.strip()}"
+        f"[Player {sender}] {one_line(text)}" if sender in (0, 1) else f"[GAME] {text.strip()}"
         for sender, text, kind in messages
         if kind is not _PROMPT
     ]
@@ -206,6 +194,7 @@ class TextArenaGame:
         self._start()
         self._collect()
         self.spec = _spec(name, self._env.state.max_turns)
+        self.lists_selection = self._family.selection
 
     def role_to_move(self) -> int | None:
         """The role that acts next, or None once the match is over or nobody can move any more."""
@@ -240,10 +229,15 @@ class TextArenaGame:
             raise IllegalAction(f"The game cannot read {_clip(action)!r} ({type(error).__name__}).") from error
         self._actions.append(sent)
         self._collect()
-        self._stalled = self._family.stalls and not self._env.state.done and not self.legal_actions()
+        self._stalled = not self._env.state.done and (
+            len(self._actions) >= self.spec.max_turns or (self._family.stalls and not self.legal_actions())
+        )
 
     def returns(self) -> tuple[float, float]:
-        """+1 and -1, or 0 and 0. Raises ValueError before the end, and if TextArena's rewards are not zero-sum."""
+        """+1 and -1, or 0 and 0; a match that nobody ends by `spec.max_turns` is a draw.
+
+        Raises ValueError before the end, and if TextArena's rewards are not zero-sum.
+        """
         if self._stalled:
             return 0.0, 0.0
         rewards = self._env.state.rewards

@@ -18,7 +18,7 @@ class Family:
     """How the games of one family are handled.
 
     `max_turns` caps a match whose environment has no limit of its own. `legal` lists bare actions of the role to move,
-    all of which the game takes, or gives None; where a game takes endlessly many (bids), it lists the sensible ones.
+    all of which the game takes, or gives None. `selection`: of endlessly many (bids) it lists sensible ones.
     `stalls`: the environment does not notice that nobody can move any more; the match is then a draw.
     `closed`: the environment punishes or misreads whatever is not in `legal` instead of calling it illegal.
     `atomic`: the environment changes nothing before it calls an action illegal. Worth saying where a replay takes long.
@@ -32,6 +32,7 @@ class Family:
 
     max_turns: int = 200
     legal: Callable[[Env], Legal] | None = None
+    selection: bool = False
     stalls: bool = False
     closed: bool = False
     atomic: bool = False
@@ -100,7 +101,7 @@ FAMILIES: dict[str, Family] = {
     "Briscola": Family(legal=legal.briscola, history=ALL),
     "Chess": Family(atomic=True, legal=legal.chess),
     "Chopsticks": Family(legal=legal.chopsticks),
-    "ColonelBlotto": Family(legal=legal.blotto, history=ALL),
+    "ColonelBlotto": Family(legal=legal.blotto, selection=True, history=ALL),
     "ConnectFour": Family(legal=legal.columns),
     "Crusade": Family(legal=legal.crusade),
     "GameOfPureStrategy": Family(legal=legal.cards, history=ALL),
@@ -114,14 +115,14 @@ FAMILIES: dict[str, Family] = {
     "IteratedTwoThirdsAverage": Family(legal=legal.fixed(*map(str, range(101))), history=ALL),
     "IteratedUltimatumGame": Family(legal=legal.ultimatum, history=ALL),
     "KuhnPoker": Family(legal=legal.kuhn, history=ALL),
-    "LiarsDice": Family(max_turns=600, legal=legal.liars_dice),
+    "LiarsDice": Family(max_turns=600, legal=legal.liars_dice, selection=True),
     "LinesOfAction": Family(atomic=True, max_turns=400, legal=legal.lines_of_action, stalls=True),
     "MemoryGame": Family(legal=legal.memory, history=ALL),
     "NewRecruit": _bargain(r"([A-E](?: ?[A-E]){7})", r"[Propose] \1"),
     "Nim": Family(legal=legal.nim),
     "Othello": Family(atomic=True, max_turns=400, legal=legal.othello),
     "PigDice": Family(atomic=True, legal=legal.fixed("roll", "hold")),
-    "Poker": Family(max_turns=1500, legal=legal.poker, history=12),
+    "Poker": Family(max_turns=1500, legal=legal.poker, selection=True, history=12),
     "QuantumTicTacToe": Family(max_turns=40, legal=legal.quantum_pairs, stalls=True),
     "ReverseTicTacToe": Family(max_turns=9, legal=legal.empty_cells),
     "SantoriniBaseFixed": Family(legal=legal.santorini, board="\nCurrent board state:\n"),

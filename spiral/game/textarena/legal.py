@@ -119,15 +119,18 @@ def memory(env: Env) -> Legal:
     return (f"{a} {b} {c} {d}" for (a, b), (c, d) in itertools.combinations(hidden, 2))
 
 
-def blotto(env: Env) -> Legal:
-    units, fields = env.num_total_units, env.field_names
-    places = units + len(fields) - 1
-    if math.comb(places, len(fields) - 1) > 2000:
-        return None
-    # Stars and bars: each choice of where the bars stand cuts the units into one share per field.
-    bars = ((-1, *cuts, places) for cuts in itertools.combinations(range(places), len(fields) - 1))
-    shares = ([right - left - 1 for left, right in itertools.pairwise(cuts)] for cuts in bars)
-    return (" ".join(f"{field}{count}" for field, count in zip(fields, share, strict=True)) for share in shares)
+def blotto(env: Env) -> Iterator[str]:
+    """Every allocation; where there are too many, those in equal blocks of units, the rest on the first field."""
+    fields = env.field_names
+    ways = (math.comb(env.num_total_units // size + len(fields) - 1, len(fields) - 1) for size in itertools.count(1))
+    block = next(size for size, count in enumerate(ways, 1) if count <= 2000)
+    blocks, rest = divmod(env.num_total_units, block)
+    # Stars and bars: each choice of where the bars stand cuts the blocks into one share per field.
+    places = blocks + len(fields) - 1
+    for cuts in itertools.combinations(range(places), len(fields) - 1):
+        counts = [block * (right - left - 1) for left, right in itertools.pairwise((-1, *cuts, places))]
+        counts[0] += rest
+        yield " ".join(f"{field}{count}" for field, count in zip(fields, counts, strict=True))
 
 
 def kuhn(env: Env) -> Legal:

@@ -4,6 +4,7 @@ The root is a chance node whose outcomes are the deals. Actions are numbered by 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyspiel
@@ -47,16 +48,25 @@ class _OpenSpielGame(pyspiel.Game):  # type: ignore[misc]
         return _OpenSpielState(self)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What copies of a state have in common. OpenSpiel copies states deeply; this is replaced and never changed."""
+
+    deals: list[tuple[float, ExactGame]]
+    match: ExactGame | None  # None until dealt
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
+
+
 class _OpenSpielState(pyspiel.State):  # type: ignore[misc]
     def __init__(self, game: _OpenSpielGame) -> None:
         super().__init__(game)
-        self._deals = game.deals
-        self.match: ExactGame | None = None  # None until dealt
+        self._shared = _Shared(game.deals, None)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_OpenSpielState":
-        copy = _OpenSpielState(self.get_game())
-        copy.match = self.match and self.match.clone()
-        return copy
+    @property
+    def match(self) -> ExactGame | None:
+        return self._shared.match
 
     def current_player(self) -> int:
         if self.match is None:
@@ -65,7 +75,7 @@ class _OpenSpielState(pyspiel.State):  # type: ignore[misc]
         return int(pyspiel.PlayerId.TERMINAL) if role is None else role
 
     def chance_outcomes(self) -> list[tuple[int, float]]:
-        return [(number, probability) for number, (probability, _) in enumerate(self._deals)]
+        return [(number, probability) for number, (probability, _) in enumerate(self._shared.deals)]
 
     def _legal_actions(self, player: int) -> list[int]:
         assert self.match is not None
@@ -73,9 +83,11 @@ class _OpenSpielState(pyspiel.State):  # type: ignore[misc]
 
     def _apply_action(self, action: int) -> None:
         if self.match is None:
-            self.match = self._deals[action][1].clone()
+            after = self._shared.deals[action][1]
         else:
-            self.match.step((self.match.legal_actions() or ())[action])
+            after = self.match.clone()
+            after.step((after.legal_actions() or ())[action])
+        self._shared = _Shared(self._shared.deals, after)
 
     def _action_to_string(self, player: int, action: int) -> str:
         return f"deal {action}" if self.match is None else (self.match.legal_actions() or ())[action]

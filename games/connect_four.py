@@ -1,0 +1,24 @@
+"""Connect four, with OpenSpiel's rules and our words."""
+
+from spiral.game import GameSpec
+from spiral.game.openspiel import OpenSpielGame
+
+RULES = """\
+Connect four. Player 0 drops x, player 1 drops o, in turn; a disc falls to the lowest free cell of its column.
+Four in a row, column or diagonal win; a full board is a draw. Answer with the number of a column, 1 to 7."""
+
+
+class ConnectFour(OpenSpielGame):
+    """One match. There is no chance in it, so the seed changes nothing."""
+
+    spec = GameSpec(id="connect_four", title="Connect four", rules=RULES, max_turns=42, max_return=1.0)
+
+    def __init__(self, seed: int) -> None:
+        super().__init__("connect_four", seed)
+
+    def describe(self, role: int) -> str:
+        rows = ["1234567", *str(self.state).split()]
+        return "\n".join(" ".join(row) for row in rows)
+
+    def word(self, action: int) -> str:
+        return str(action + 1)
