@@ -1,12 +1,13 @@
 """`spiral ...`: thin commands over the library. Heavy modules are imported only by the commands that need them."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from spiral import cli_games
 
 app = typer.Typer(
     help="Train one language model by playing zero-sum text games against itself.",
@@ -58,33 +59,6 @@ def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def games(as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
-    """List the games that can be played."""
-    from spiral.game import make
-    from spiral.game.registry import all_game_ids
-
-    specs = [make(game_id, 0).spec for game_id in all_game_ids()]
-    if as_json:
-        rows = [
-            {name: getattr(spec, name) for name in ("id", "title", "max_turns", "free_text", "exact")} for spec in specs
-        ]
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("id", min_width=max(len(spec.id) for spec in specs))  # to be copied: never shortened
-    table.add_column("title", max_width=17)
-    table.add_column("kind", max_width=9)
-    table.add_column("turns", justify="right")
-    for spec in specs:
-        kind = "exact" if spec.exact else "free text" if spec.free_text else ""
-        table.add_row(spec.id, spec.title, kind, str(spec.max_turns))
-    Console().print(table)
-
-
-@app.command()
 def replay(
     run_dir: RunDir,
     step: Annotated[int | None, typer.Option(help="Step to read; default: the newest")] = None,
@@ -105,10 +79,16 @@ def doctor() -> None:
     raise typer.Exit(0 if report() else 1)
 
 
+app.add_typer(cli_games.games, name="games")
+app.command()(cli_games.new_game)
+app.command()(cli_games.play)
+
+
 def main() -> None:
     """The entry point: what a user can mend is one line and exit code 2; a run that broke says why, exit code 1."""
     from spiral.config import RunFailed, UserError
 
+    sys.path.insert(0, str(Path.cwd()))  # like `python -m`: a game may be a file in the working directory
     try:
         app()
     except UserError as error:

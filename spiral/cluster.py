@@ -20,6 +20,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from spiral.config import Config, RunFailed, UserError
 from spiral.game.solve import DecisionPoint
 from spiral.learn.weights import publish_dirs
+from spiral.rollout.environment import engine_environment
 from spiral.types import Episode, Match, WeightsRef
 
 HEARTBEAT_S = 60.0
@@ -69,15 +70,7 @@ class Cluster:
         from spiral.rollout.generator import Generator
 
         generators = self._config.generators
-        env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
-        if generators.gpus == 0:
-            # In vLLM on a CPU the first keeps the worker in the engine's process, which starts in half the time. The
-            # second names all cores, because vLLM's default keeps one free: on a small machine, half of it.
-            env |= {
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
-                "VLLM_CPU_KVCACHE_SPACE": str(generators.kv_cache_gib),
-            }
+        env = engine_environment(generators)
         name = f"generator_{index}"
         return _start_actor(Generator, name, self._logs, generators.gpus, env, index, self._config, model_dir)
 

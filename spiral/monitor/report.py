@@ -25,9 +25,7 @@ def plot(runs: Curves, path: Path) -> Path | None:
     )
     if not keys:
         return None
-    figure, panels = pyplot.subplots(
-        1, len(keys), figsize=(4.2 * len(keys), 3.6), squeeze=False, layout="constrained"
-    )
+    figure, panels = pyplot.subplots(1, len(keys), figsize=(4.2 * len(keys), 3.6), squeeze=False, layout="constrained")
     for panel, key in zip(panels[0], keys, strict=True):
         for label, rows in runs.items():
             points = [row for row in rows if key in row]

@@ -1,6 +1,5 @@
 """The command line: one line for what the user can mend, and what the commands print."""
 
-import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -91,7 +90,7 @@ def test_an_unknown_command_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, caps
 def test_help_lists_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert spiral(monkeypatch, "--help") == 0
     out = capsys.readouterr().out
-    for command in ("train", "resume", "games", "replay", "doctor"):
+    for command in ("train", "resume", "games", "new-game", "play", "replay", "doctor"):
         assert f"\n  {command} " in out
 
 
@@ -104,29 +103,6 @@ def test_help_of_train_lists_every_key_with_its_default_and_description(
         assert (f"  {key} = {default}" if default else f"  {key}") in lines
     at = lines.index("  rollout.max_tokens = 256")
     assert lines[at + 1].strip() == "Most tokens of one completion."
-
-
-def test_games_as_json_lists_plugins_and_textarena_games(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert spiral(monkeypatch, "games", "--json") == 0
-    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["kuhn_poker"] == {
-        "id": "kuhn_poker",
-        "title": "Kuhn poker",
-        "max_turns": 3,
-        "free_text": False,
-        "exact": True,
-    }
-    assert rows["textarena/TicTacToe-v0"]["exact"] is False
-
-
-def test_games_are_listed_in_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("spiral.game.registry.all_game_ids", lambda: ("kuhn_poker", "textarena/TicTacToe-v0"))
-    assert spiral(monkeypatch, "games") == 0
-    out = capsys.readouterr().out
-    assert "Kuhn poker" in out
-    assert "textarena/TicTacToe-v0" in out
 
 
 def test_doctor_says_whether_a_run_can_start(

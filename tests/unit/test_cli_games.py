@@ -1,0 +1,122 @@
+"""`spiral games`, `spiral new-game` and `spiral play`, as a person at a terminal meets them."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_cli import spiral
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def few_games(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = ("kuhn_poker", "simple_negotiation", "textarena/TicTacToe-v0", "openspiel/chess")
+    monkeypatch.setattr("spiral.game.registry.all_game_ids", lambda: ids)
+
+
+def test_games_as_json(few_games: None, monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    assert spiral(monkeypatch, "games", "--json") == 0
+    rows = {row.pop("id"): row for row in json.loads(capsys.readouterr().out)}
+    assert 2 <= rows["kuhn_poker"].pop("mean_turns") <= 3
+    assert rows["kuhn_poker"] == {
+        "title": "Kuhn poker",
+        "source": "plugin",
+        "exact": True,
+        "free_text": False,
+        "lists_actions": True,
+        "players": ["random", "perfect"],
+    }
+    assert rows["simple_negotiation"]["free_text"] and not rows["simple_negotiation"]["lists_actions"]
+    assert rows["textarena/TicTacToe-v0"]["source"] == "textarena"
+    assert rows["openspiel/chess"]["players"] == ["random", "mcts"]
+
+
+def test_games_as_a_table(few_games: None, monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    assert spiral(monkeypatch, "games") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("kuhn_poker")).split()[1:4] == ["exact", "random", "perfect"]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_match_is_shown_with_both_views(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    assert spiral(monkeypatch, "games", "show", "kuhn_poker", "--seed", "4") == 0
+    first = capsys.readouterr().out
+    assert "role 0 sees" in first and "role 1 sees" in first
+    assert "turn 1: role 0 plays" in first and "returns: (" in first
+    assert spiral(monkeypatch, "games", "show", "kuhn_poker", "--seed", "4") == 0
+    assert capsys.readouterr().out == first
+
+
+def test_check_passes_a_sound_game(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    assert spiral(monkeypatch, "games", "check", "kuhn_poker", "nim") == 0
+    assert "2 of 2 games are sound" in capsys.readouterr().out
+
+
+def test_check_names_the_fault_and_what_shows_it_again(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    game = "tests.unit.test_conformance:NotZeroSum"
+    assert spiral(monkeypatch, "games", "check", game) == 1
+    out = capsys.readouterr().out
+    assert f"{game}: returns (1.0, -0.5) do not sum to zero" in out
+    assert "seed 0, actions [" in out
+    assert "0 of 1 games are sound" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("games show kuhn_pokr", "did you mean 'kuhn_poker'?"),
+        ("games check", "name a game, or say --all"),
+        ("games check openspiel/ches", "did you mean openspiel/chess?"),
+        ("new-game My-Game", "'My-Game' cannot be a game's name"),
+        ("new-game class", "'class' cannot be a game's name"),
+        ("play kuhn_poker --against mcts:10", "player 'mcts:10' cannot play kuhn_poker"),
+        ("play kuhn_poker --against runs/none", "expected random, perfect, mcts:NUMBER or a checkpoint directory"),
+    ],
+)
+def test_a_user_error_is_one_line(
+    command: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert spiral(monkeypatch, *command.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and text in line
+
+
+def test_a_new_game_passes_its_own_test_and_the_check_as_written(tmp_path: Path) -> None:
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    command = [str(Path(sys.executable).parent / "spiral")]
+    assert "spiral games check my_game:MyGame" in run(*command, "new-game", "my_game")
+    assert "1 of 1 games are sound" in run(*command, "games", "check", "my_game:MyGame")
+    assert "1 passed" in run(sys.executable, "-m", "pytest", "-q", "test_my_game.py")
+    again = subprocess.run([*command, "new-game", "my_game"], cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert again.stderr == "error: my_game.py exists; pick another name, or --dir\n"
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def test_a_person_plays_a_match(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    typed(monkeypatch, "/help", "raise", "bet", "call", "bet")
+    assert spiral(monkeypatch, "play", "kuhn_poker", "--against", "perfect", "--seed", "1") == 0
+    out = capsys.readouterr().out
+    assert "You may play: check, bet" in out
+    assert "Not legal: 'raise' is not one of: check, bet." in out
+    assert "player 1: " in out
+    assert "You win" in out or "You lose" in out
+
+
+def test_a_person_leaves(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    for lines in (["/quit"], []):  # [] ends the input, like Ctrl-D
+        typed(monkeypatch, *lines)
+        assert spiral(monkeypatch, "play", "openspiel/chess", "--role", "1", "--seed", "1") == 0
+        assert "You left the match." in capsys.readouterr().out

@@ -1,0 +1,45 @@
+"""What the docs say against what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spiral.game.openspiel import supported_names as openspiel_names
+from spiral.game.openspiel.adapter import EXACT
+from spiral.game.registry import game_ids
+from spiral.game.textarena import refused, supported_names
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_games_page_counts_the_games() -> None:
+    page = (ROOT / "docs/games.md").read_text()
+    families = {name.partition("-")[0] for name in supported_names()}
+    for line in (
+        f"adds its own | {len(game_ids())} |".replace("adds", "add"),
+        f"| {len(families)} games, {len(supported_names())} ids |",
+        f"| {len(openspiel_names())} |",
+    ):
+        assert line in page
+
+
+def test_games_page_gives_the_reason_for_every_game_that_was_left_out() -> None:
+    page = " ".join((ROOT / "docs/games.md").read_text().split())
+    for name, reason in refused().items():
+        assert re.search(rf"\b{re.escape(name.partition('-')[0])}\b", page), name
+        assert reason.partition(";")[0].partition(" (")[0] in page, name
+
+
+def test_games_page_names_the_exact_games() -> None:
+    page = (ROOT / "docs/games.md").read_text()
+    for name in EXACT:
+        assert f"`openspiel/{name}`" in page
