@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable
 
+sys.path.pop(0)  # this directory, in which this very file hides the package `games`
+
 import textarena
 from rich.console import Console
 from rich.table import Table
 
 from spiral.game import make
-from spiral.game.scripted import take_random_turn
 from spiral.game.textarena.families import FAMILIES
 
 OVERHEAD = 1.5
@@ -41,7 +42,8 @@ def play_adapted(game_id: str, seed: int) -> int:
     game, rng, turns = make(game_id, seed), random.Random(seed), 0
     while (role := game.role_to_move()) is not None and turns < game.spec.max_turns:
         game.observe(role)
-        take_random_turn(game, rng)
+        legal = game.legal_actions()
+        game.step(rng.choice(legal) if legal else "Hello!")
         turns += 1
     return turns
 

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from spiral.game.protocol import Game
 
 GROUP = "spiral.games"
+_known_to_be_games: set[type] = set()
 
 
 @cache
@@ -59,8 +60,10 @@ def _constructor(game_id: str) -> Callable[[int], Game]:
 def make(game_id: str, seed: int) -> Game:
     """A fresh match of the game `game_id`, dealt from `seed`. Raises ValueError for an id that names no game."""
     game = _constructor(game_id)(seed)
-    if not isinstance(game, Game):
-        raise ValueError(f"game {game_id!r} makes a {type(game).__name__}, which lacks methods of spiral.game.Game")
+    if type(game) not in _known_to_be_games:  # isinstance takes as long as a turn of a small game
+        if not isinstance(game, Game):
+            raise ValueError(f"game {game_id!r} makes a {type(game).__name__}, which lacks methods of spiral.game.Game")
+        _known_to_be_games.add(type(game))
     return game
 
 

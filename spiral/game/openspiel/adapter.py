@@ -50,7 +50,8 @@ def load(name: str, **parameters: int | bool) -> Any:
         near = difflib.get_close_matches(name, supported_names(), n=1)
         hint = f"did you mean openspiel/{near[0]}?" if near else "`spiral games` lists those that are"
         raise ValueError(f"game openspiel/{name} is not a two-player zero-sum game that OpenSpiel can make; {hint}")
-    if "ansi_color_output" in pyspiel.load_game(name).get_parameters():
+    kind = next(game for game in pyspiel.registered_games() if game.short_name == name)
+    if "ansi_color_output" in kind.parameter_specification:
         parameters["ansi_color_output"] = False
     return pyspiel.load_game(name, parameters)
 
