@@ -3,6 +3,8 @@
 import asyncio
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -52,6 +54,14 @@ def play(game_id: str, against: str, role: int, seed: int | None) -> int:
 
 async def _match(game: Game, game_id: str, against: str, role: int, seed: int, console: Console) -> None:
     opponent = _opponent(against, game_id, seed, console)
+    try:
+        await _take_turns(game, opponent, role, console)
+    finally:
+        if isinstance(opponent, PolicyPlayer):
+            opponent.engine.shutdown()
+
+
+async def _take_turns(game: Game, opponent: Player, role: int, console: Console) -> None:
     while (to_move := game.role_to_move()) is not None:
         if to_move == role:
             _let_person_move(game, role, console)
@@ -92,6 +102,19 @@ def _try(game: Game, action: str) -> str | None:
     return None
 
 
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what libraries write to stderr, past Python too, off the screen. An error is raised all the same."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
 def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player:
     """The other side. A checkpoint is played with the settings of the run that it is from."""
     if LABEL.fullmatch(against):
@@ -100,7 +123,7 @@ def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player
     directory = Path(against)
     config = configs.load(directory / "config.yaml", [])
     os.environ.update(engine_environment(config.generators) | {"VLLM_LOGGING_LEVEL": "ERROR"})
-    with console.status(f"starting vLLM with {directory}"):
+    with console.status(f"starting vLLM with {directory}"), _hushed():
         from transformers import AutoTokenizer
 
         from spiral.rollout.engine import Engine

@@ -108,8 +108,9 @@ class Engine:
         await self._llm.resume_generation()
 
     def shutdown(self) -> None:
-        """End the engine's process."""
+        """End the engine's process. The engine is of no use afterwards."""
         self._llm.shutdown()
+        del self._llm  # its destructor fails at the exit of Python
 
     async def _run(self, token_ids: tuple[int, ...], params: SamplingParams) -> RequestOutput:
         prompt = TokensPrompt(prompt_token_ids=list(token_ids))
