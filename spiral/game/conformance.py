@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 from spiral.game.protocol import ExactGame
@@ -68,7 +68,6 @@ def check(game_ids: Sequence[str], on_game: Callable[[str], None] = lambda _: No
             continue
         for one_check in (
             check_repeats,
-            check_global_random,
             check_threads,
             check_listed_actions,
             check_illegal_actions,
@@ -122,16 +121,6 @@ def check_repeats(game_id: str, recordings: Sequence[Recording]) -> None:
             raise Violation("the same seed and actions give another match", recording.seed, recording.actions)
         if ends[0] != ends[1]:
             raise Violation("looking at it changes the match: observe must be pure", recording.seed, recording.actions)
-
-
-def check_global_random(game_id: str, recordings: Sequence[Recording]) -> None:
-    """The process-wide RNG is neither drawn from nor seeded."""
-    for recording in recordings:
-        before = random.getstate()
-        with suppress(Exception):  # another check tells
-            fingerprint(game_id, recording.seed, recording.actions)
-        if random.getstate() != before:
-            raise Violation("uses the global random; own a random.Random(seed)", recording.seed, recording.actions)
 
 
 def check_threads(game_id: str, recordings: Sequence[Recording]) -> None:

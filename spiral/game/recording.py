@@ -86,12 +86,15 @@ def record(game_id: str, seed: int) -> Recording:
     rng = random.Random(seed)
     actions: list[str] = []
     with blame(seed, actions):
+        process_wide = random.getstate()
         game = make(game_id, seed)
         while snapshot(game, seed, actions)[0] is not None:
             if len(actions) == game.spec.max_turns:
                 raise Violation(f"has not ended after max_turns = {game.spec.max_turns} turns", seed, actions)
             random_turn(game, rng, seed, actions)
         returns = game.returns()
+        if random.getstate() != process_wide:
+            raise Violation("uses the global random; own a random.Random(seed)", seed, actions)
         if len(returns) != 2 or abs(sum(returns)) > 1e-9:
             raise Violation(f"returns {returns} do not sum to zero", seed, actions)
         if max(map(abs, returns)) > game.spec.max_return + 1e-9:
