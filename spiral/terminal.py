@@ -130,4 +130,4 @@ def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player
 
         prompter = Prompter(AutoTokenizer.from_pretrained(directory), config.rollout.answer_format)
         engine = Engine.start(directory, config.rollout, config.generators, config.model.dtype, seed)
-    return PolicyPlayer(engine, prompter)
+    return PolicyPlayer(engine, prompter, config.rollout.context == "conversation")

@@ -74,8 +74,8 @@ class RolloutConfig(Section):
     """Must be 0 (off) for training, for the same reason."""
     answer_format: Literal["boxed", "bracket", "tag", "raw"] = "boxed"
     r"""Where the action stands in a completion: last \boxed{}, last [...], <answer></answer>, or all of it."""
-    context: Literal["turn"] = "turn"
-    """`turn`: each turn is a fresh prompt that holds the observation."""
+    context: Literal["turn", "conversation"] = "turn"
+    """`turn`: each turn is a fresh prompt that holds the observation. `conversation`: one growing chat per role."""
     illegal_retries: Natural = 1
     """How often an illegal action may be tried again, with the reason shown, before the match is forfeited."""
     max_staleness: Natural = 0

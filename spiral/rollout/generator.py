@@ -9,7 +9,7 @@ from spiral.game import make
 from spiral.game.solve import DecisionPoint
 from spiral.rollout.orphan import GENERATOR_PID
 from spiral.rollout.play import play
-from spiral.rollout.players import seat
+from spiral.rollout.players import PolicyPlayer, seat
 from spiral.rollout.prompt import Prompter
 from spiral.types import Episode, Match, WeightsRef
 
@@ -43,8 +43,7 @@ class Generator:
 
     async def _play(self, match: Match) -> Episode:
         players = tuple(
-            seat(label, self._engine, self._prompter, match.game, f"{match.seed}/{role}")
-            for role, label in enumerate(match.players)
+            seat(label, match.game, f"{match.seed}/{role}", self._policy) for role, label in enumerate(match.players)
         )
         limits = self._config.rollout
         try:
@@ -56,6 +55,9 @@ class Generator:
             )
         finally:
             self._num_in_flight -= 1
+
+    def _policy(self) -> PolicyPlayer:
+        return PolicyPlayer(self._engine, self._prompter, self._config.rollout.context == "conversation")
 
     async def load(self, weights: WeightsRef) -> None:
         """Take over published weights."""

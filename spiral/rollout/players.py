@@ -1,5 +1,6 @@
 """Who can sit in a role: the policy itself, or a script."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,16 +31,22 @@ class Player(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class PolicyPlayer:
-    """The language model."""
+    """The language model, in one role of one match. In a conversation it sees all its turns, else only the latest."""
 
     engine: "Engine"
     prompter: Prompter
+    conversation: bool = False
+    _so_far: tuple[int, ...] = ()
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-        prompt_ids = self.prompter.prompt_ids(game.spec, observation, error)
+        if self.conversation and self._so_far:
+            prompt_ids = self.prompter.follow_ids(self._so_far, observation, error)
+        else:
+            prompt_ids = self.prompter.prompt_ids(game.spec, observation, error)
         completion = await self.engine.sample(prompt_ids)
+        self._so_far = prompt_ids + completion.token_ids
         text, action = self.prompter.read(completion.token_ids)
         return Answer(text=text, action=action, prompt_ids=prompt_ids, completion=completion)
 
@@ -60,6 +67,6 @@ class ScriptedPlayer:
         return Answer(text=action, action=action)
 
 
-def seat(label: str, engine: "Engine", prompter: Prompter, game_id: str, seed: str) -> Player:
-    """The player behind a label of `Match.players`, for one match of `game_id`."""
-    return PolicyPlayer(engine, prompter) if label == POLICY else ScriptedPlayer(label, game_id, seed)
+def seat(label: str, game_id: str, seed: str, policy: Callable[[], Player]) -> Player:
+    """The player behind a label of `Match.players`, for one role of one match of `game_id`."""
+    return policy() if label == POLICY else ScriptedPlayer(label, game_id, seed)

@@ -17,6 +17,8 @@ class PromptTooLong(ValueError):
     """The prompt leaves no room for a completion in the model's context."""
 
 
+ANSWER = "(the answer stands here)"  # in the rendering of a chat, of which only what follows it is used
+
 AnswerFormat = Literal["boxed", "bracket", "tag", "raw"]
 
 INSTRUCTIONS: dict[AnswerFormat, str] = {
@@ -74,6 +76,13 @@ def user_message(spec: GameSpec, observation: str, answer_format: AnswerFormat, 
     return "\n".join(part for part in (spec.rules, observation, refused, INSTRUCTIONS[answer_format]) if part)
 
 
+def follow_message(observation: str, answer_format: AnswerFormat, error: str | None) -> str:
+    """What the model reads on a later turn of a conversation: what is new, and how to answer."""
+    return "\n".join(
+        (f"Your last answer was not legal: {error}" if error else observation, INSTRUCTIONS[answer_format])
+    )
+
+
 @dataclass(frozen=True)
 class Prompter:
     """Turns messages into prompt tokens with the model's chat template, and answers into the tokens that spell them."""
@@ -88,6 +97,22 @@ class Prompter:
             return tuple(self.tokenizer.encode(message + "\n"))
         chat = [{"role": "user", "content": message}]
         return tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+
+    def follow_ids(self, so_far: tuple[int, ...], observation: str, error: str | None = None) -> tuple[int, ...]:
+        """The prompt of a later turn of a conversation: `so_far` (prompt and completion), then the new message.
+
+        What was said is never rendered again: whatever a chat template does to old answers, such as dropping their
+        reasoning, each prompt extends the last one token for token.
+        """
+        message = follow_message(observation, self.answer_format, error)
+        if self.tokenizer.chat_template is None:
+            return so_far + tuple(self.tokenizer.encode(f"\n{message}\n", add_special_tokens=False))
+        chat = [{"role": "user", "content": "."}, {"role": "assistant", "content": ANSWER}]
+        chat.append({"role": "user", "content": message})
+        text = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        after = tuple(self.tokenizer.encode(text.partition(ANSWER)[2], add_special_tokens=False))
+        ended = so_far[-1] == after[0] == self.tokenizer.eos_token_id  # the model closed its answer itself
+        return so_far + after[ended:]
 
     def answer_ids(self, action: str) -> tuple[int, ...]:
         """The tokens of the canonical answer for `action`, closed by the end-of-sequence token."""

@@ -82,6 +82,22 @@ def test_replay_shows_an_episode(smoke_run: Run) -> None:
     assert "player 1" in shown.stdout
 
 
+def test_conversations_are_trained_on_as_one_sample_a_role(model_dir: Path, tmp_path: Path) -> None:
+    """The learner sees the merged turns with the very logprobs with which the sampler wrote them."""
+    done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", "rollout.context=conversation", "steps=2", "eval.every=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for row in rows(tmp_path / "smoke"):
+        assert row["train/logprob_diff_max"] <= 1e-4
+        turns = row["rollout/turns_mean"] * (row["rollout/episodes"] - row["rollout/void"])
+        assert row["train/num_samples"] < 0.75 * turns
+    episodes = list(EpisodeFiles(tmp_path / "smoke").read(2))
+    long = max(episodes, key=lambda episode: len(episode.turns) * (episode.end_reason != "void"))
+    first, second = [turn for turn in long.turns if turn.role == 0][:2]
+    assert first.completion is not None
+    so_far = first.prompt_ids + first.completion.token_ids
+    assert second.prompt_ids[: len(so_far)] == so_far
+
+
 def test_a_run_directory_that_exists_is_refused(smoke_run: Run) -> None:
     again = spiral("train", str(SMOKE), f"run.dir={smoke_run[0].parent}")
     assert again.returncode == 2

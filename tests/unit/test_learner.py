@@ -1,5 +1,6 @@
 """The learner on a randomly initialised Llama, in this process: what a step does, and that it comes back exactly."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -109,6 +110,58 @@ def test_micro_batches_do_not_change_the_result(model_dir: Path) -> None:
         first, second = one.step(step, step - 1, episodes(step)), eight.step(step, step - 1, episodes(step))
         assert first["train/loss"] == pytest.approx(second["train/loss"], abs=1e-5)
     assert largest_difference(weights(one), weights(eight)) < 1e-5
+
+
+def conversation(step: int) -> Episode:
+    """Three turns of each role, each prompt of which extends the role's turn before it."""
+    rng = random.Random(f"conversation {step}")
+    so_far: list[tuple[int, ...]] = [(), ()]
+    turns = []
+    for number in range(6):
+        role = number % 2
+        prompt = so_far[role] + tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 6)))
+        tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
+        so_far[role] = prompt + tokens
+        completion = Completion(
+            token_ids=tokens,
+            logprobs=tuple(rng.uniform(-4, -2) for _ in tokens),
+            finish_reason="stop",
+            min_version=step - 1,
+            max_version=step - 1,
+        )
+        turns.append(
+            Turn(
+                role=role,
+                observation="",
+                prompt_ids=prompt,
+                completion=completion,
+                text="",
+                action="a",
+                legal=number != 2,
+                error=None,
+            )
+        )
+    return dataclasses.replace(episodes(step, num=1)[0], turns=tuple(turns))
+
+
+@pytest.mark.parametrize("importance", ["sequence", "token", "none"])
+def test_a_conversation_trains_the_same_as_its_turns_one_by_one(
+    model_dir: Path, importance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"importance": importance, "kl_coef": 0.1, "gamma": 0.9, "format_penalty": 0.2, "epochs": 1}
+
+    def gradients(learner: Learner) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        learner._reference.lm_head.weight.data.add_(0.3)  # a KL that is not zero
+        metrics = learner.step(1, 0, [conversation(1)])
+        return {name: p.grad for name, p in learner._model.named_parameters() if p.grad is not None}, metrics
+
+    merged, metrics = gradients(learner(model_dir, **options))
+    assert metrics["train/num_samples"] == 2
+    monkeypatch.setattr("spiral.learn.samples._runs", lambda scored: [[pair] for pair in scored])
+    separate, metrics = gradients(learner(model_dir, **options))
+    assert metrics["train/num_samples"] == 6
+    assert max(float(grad.abs().max()) for grad in merged.values()) > 1e-3
+    assert largest_difference(merged, separate) < 1e-6
 
 
 def test_saved_and_loaded_goes_on_exactly(model_dir: Path, tmp_path: Path) -> None:

@@ -334,8 +334,8 @@ def test_a_random_player_refuses_a_game_that_lists_no_actions() -> None:
 
 
 def seated(label: str, seed: str) -> Player:
-    unused: Any = None  # only the policy needs an engine and a prompter
-    return seat(label, unused, unused, "some_game", seed)
+    unused: Any = None  # only the policy needs it
+    return seat(label, "some_game", seed, unused)
 
 
 def random_players(match: Match) -> tuple[Player, Player]:

@@ -181,6 +181,46 @@ def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTra
     assert tokenizer.decode(prompt) == "Call or fold.\nYou hold the king.\nAnswer with your action and nothing else.\n"
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_later_prompt_extends_what_was_said_token_for_token(tokenizer: PreTrainedTokenizerFast, closed: bool) -> None:
+    prompter = Prompter(tokenizer, "raw")
+    first = prompter.prompt_ids(SPEC, "You hold the king.")
+    so_far = first + (prompter.answer_ids("call") if closed else prompter.answer_ids("call")[:-1])
+    later = prompter.follow_ids(so_far, "You hold the jack.")
+    assert later[: len(so_far)] == so_far
+    assert tokenizer.decode(later) == (
+        "<|im_start|>user\nCall or fold.\nYou hold the king.\nAnswer with your action and nothing else.<|im_end|>\n"
+        "<|im_start|>assistant\ncall<|im_end|>\n"
+        "<|im_start|>user\nYou hold the jack.\nAnswer with your action and nothing else.<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_that_drops_old_reasoning_does_not_change_what_was_said(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = TEMPLATE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    prompter = Prompter(tokenizer, "raw")
+    so_far = prompter.prompt_ids(SPEC, "view") + tuple(tokenizer.encode("<think>hm</think>call<|im_end|>"))
+    later = tokenizer.decode(prompter.follow_ids(so_far, "next"))
+    assert "<think>hm</think>call<|im_end|>\n<|im_start|>user\nnext" in later
+
+
+def test_a_later_prompt_shows_the_error_and_not_the_view_again(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompter = Prompter(tokenizer, "raw")
+    so_far = prompter.prompt_ids(SPEC, "view") + prompter.answer_ids("rise")
+    new = tokenizer.decode(prompter.follow_ids(so_far, "view", "no such thing.")[len(so_far) :])
+    assert "Your last answer was not legal: no such thing." in new
+    assert "view" not in new
+
+
+def test_a_later_prompt_without_chat_template_is_plain(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = None
+    prompter = Prompter(tokenizer, "raw")
+    so_far = prompter.prompt_ids(SPEC, "view") + tuple(tokenizer.encode("call"))
+    assert tokenizer.decode(prompter.follow_ids(so_far, "next")).endswith(
+        "call\nnext\nAnswer with your action and nothing else.\n"
+    )
+
+
 def test_prompt_tokens_are_a_tuple_of_ints(tokenizer: PreTrainedTokenizerFast) -> None:
     prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "view")
     assert isinstance(prompt, tuple)

@@ -1,5 +1,7 @@
 """Samples: exactly the tokens that were sampled, with the advantage of their role."""
 
+import dataclasses
+
 import pytest
 
 from spiral.learn.samples import make_samples
@@ -64,3 +66,44 @@ def test_an_opponents_turns_are_never_trained_on() -> None:
     turns = (turn(0, 50), turn(1, 51))
     samples = make_samples([episode(turns, ("policy", "policy@3"))], {7: (1.0, 0.0)}, gamma=1.0, format_penalty=0.0)
     assert [sample.token_ids[3] for sample in samples] == [50]
+
+
+def follows(before: Turn, new: tuple[int, ...], token: int) -> Turn:
+    """A turn whose prompt is all of the turn before it, and then `new`."""
+    assert before.completion is not None
+    return dataclasses.replace(
+        turn(before.role, token), prompt_ids=before.prompt_ids + before.completion.token_ids + new
+    )
+
+
+def test_turns_of_a_conversation_are_one_sample() -> None:
+    first = turn(0, 50)
+    second = follows(first, (4, 5), 51)
+    turns = (first, turn(1, 60), second, turn(1, 61))
+    samples = make_samples([episode(turns)], {7: (1.0, -1.0)}, gamma=0.5, format_penalty=0.0)
+    merged, *others = samples
+    assert merged.token_ids == (1, 2, 3, 50, 99, 4, 5, 51, 99)
+    assert merged.loss_mask == (False, False, False, True, True, False, False, True, True)
+    assert merged.segment_ids == (-1, -1, -1, 0, 0, -1, -1, 1, 1)
+    assert merged.behavior_logprobs == (0.0, 0.0, 0.0, -0.5, -0.25, 0.0, 0.0, -0.5, -0.25)
+    assert merged.advantages == (0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 1.0, 1.0)
+    assert [sample.role for sample in others] == [1, 1]  # its prompts are fresh ones
+
+
+def test_a_prompt_that_does_not_extend_the_last_begins_a_sample() -> None:
+    first = turn(0, 50)
+    second = follows(first, (4,), 51)
+    fresh = turn(0, 52)
+    third = follows(fresh, (4,), 53)
+    samples = make_samples([episode((first, second, fresh, third))], {7: (1.0, -1.0)}, gamma=1.0, format_penalty=0.0)
+    assert [max(sample.segment_ids) + 1 for sample in samples] == [2, 2]
+
+
+def test_a_sample_knows_the_oldest_and_the_newest_version_of_its_turns() -> None:
+    first = turn(0, 50)
+    second = follows(first, (4,), 51)
+    assert second.completion is not None
+    newer = dataclasses.replace(second.completion, min_version=4, max_version=6)
+    second = dataclasses.replace(second, completion=newer)
+    (sample,) = make_samples([episode((first, second))], {7: (1.0, -1.0)}, gamma=1.0, format_penalty=0.0)
+    assert (sample.min_version, sample.max_version) == (3, 6)
