@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from spiral import cli_games
+from spiral.config import RunFailed, UserError
 
 app = typer.Typer(
     help="Train one language model by playing zero-sum text games against itself.",
@@ -72,6 +73,22 @@ def replay(
 
 
 @app.command()
+def export(
+    run_dir: RunDir,
+    to: Annotated[Path, typer.Option(help="Directory to write; it must not exist")],
+    step: Annotated[int | None, typer.Option(help="Checkpoint to take; default: the newest")] = None,
+) -> None:
+    """Copy a checkpoint's model to a plain Hugging Face directory, for `vllm serve` or `from_pretrained`."""
+    from spiral.learn import checkpoint
+
+    try:
+        taken = checkpoint.export(run_dir, to, step)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    typer.echo(f"wrote {to}, the model of {taken}")
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has, and what a run would miss."""
     from spiral.doctor import report
@@ -86,8 +103,6 @@ app.command()(cli_games.play)
 
 def main() -> None:
     """The entry point: what a user can mend is one line and exit code 2; a run that broke says why, exit code 1."""
-    from spiral.config import RunFailed, UserError
-
     sys.path.insert(0, str(Path.cwd()))  # like `python -m`: a game may be a file in the working directory
     try:
         app()

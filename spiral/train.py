@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -73,10 +74,12 @@ def resume(run_dir: Path, overrides: list[str]) -> int:
         if getattr(before, key) != getattr(config, key):
             raise UserError(f"{key} cannot change when a run is resumed; begin a new one with `spiral train`")
     preflight.check(config, new_run=False)
-    checkpoints = checkpoint.list_checkpoints(run_dir)
-    if checkpoints and checkpoint.read_state(checkpoints[-1])["step"] >= config.steps:
+    newest = checkpoint.newest_sound(run_dir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    if newest is None and checkpoint.list_checkpoints(run_dir):
+        raise UserError(f"no checkpoint of {run_dir} is sound; begin a new run with `spiral train`")
+    if newest and checkpoint.read_state(newest)["step"] >= config.steps:
         raise UserError(f"{run_dir} has done its {config.steps} steps; to go on: spiral resume {run_dir} steps=MORE")
-    return _run(config, models.resolve(config), checkpoints[-1] if checkpoints else None)
+    return _run(config, models.resolve(config), newest)
 
 
 def _run(config: Config, model_dir: Path, resumed_from: Path | None) -> int:
@@ -118,7 +121,14 @@ def _loop(
         recorder.status(f"step {step}: writing a checkpoint")
         run_id = recorder.wandb_run_id
         state = {"step": step, "version": version, "wandb_run_id": run_id, "schedule": schedule.state_dict()}
-        checkpoint.save(config.run_dir, state, configs.dump(config), cluster.save_learner, config.checkpoint.keep_last)
+        checkpoint.save(
+            config.run_dir,
+            state,
+            configs.dump(config),
+            cluster.save_learner,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=config.checkpoint.keep_every,
+        )
 
     cluster.load(cluster.publish(version))
     if step == 0 and config.eval.every:

@@ -5,6 +5,7 @@ An unknown key is an error that names the near miss. Every key has a description
 
 from spiral.config.files import describe, dump, load
 from spiral.config.tree import (
+    AlarmsConfig,
     CheckpointConfig,
     Config,
     EvalConfig,
@@ -21,6 +22,7 @@ from spiral.config.tree import (
 )
 
 __all__ = [
+    "AlarmsConfig",
     "CheckpointConfig",
     "Config",
     "EvalConfig",

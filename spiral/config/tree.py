@@ -207,6 +207,21 @@ class CheckpointConfig(Section):
     """Write a checkpoint every so many steps, and always at the end. 0: only at the end."""
     keep_last: Count = 2
     """Older checkpoints are removed."""
+    keep_every: Natural = 0
+    """Checkpoints of every so many steps are kept for good. 0: none."""
+
+
+class AlarmsConfig(Section):
+    """Levels of `train/...` metrics beyond which a run warns, once each, and says what to look at."""
+
+    rho_mean: tuple[float, float] = (0.5, 2.0)
+    """Lowest and highest mean importance ratio."""
+    kl: Positive = 10.0
+    """Highest KL to the reference, in nats a turn."""
+    entropy: NonNegative = 0.01
+    """Lowest entropy of the policy, in nats a token."""
+    logprob_diff_max: Positive = 1.0
+    """Largest difference of a token's logprob between learner and sampler, in nats. 1e-4 is usual on CPUs."""
 
 
 class WandbConfig(Section):
@@ -239,6 +254,7 @@ class Config(Section):
     weights: WeightsConfig = WeightsConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
     wandb: WandbConfig = WandbConfig()
 
     @model_validator(mode="after")

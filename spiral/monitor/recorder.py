@@ -10,6 +10,7 @@ from spiral.config import Config
 from spiral.monitor.console import Dashboard, summary
 from spiral.monitor.files import EpisodeFiles, MetricsFile
 from spiral.monitor.report import plot
+from spiral.monitor.watchdog import Watchdog
 from spiral.types import Episode
 
 
@@ -35,6 +36,7 @@ class Recorder:
 
             self._wandb = WandbSink(config, wandb_run_id)
         self._dashboard = Dashboard(config, exact_games, first_step, console)
+        self._watchdog = Watchdog(config.alarms)
 
     @property
     def wandb_run_id(self) -> str | None:
@@ -57,6 +59,8 @@ class Recorder:
         """The metrics of a step; `transcripts` are episodes worth reading."""
         self._metrics.append(row)
         self._dashboard.row(row)
+        for warning in self._watchdog.look(row):
+            self._dashboard.say(warning)
         if self._wandb:
             self._wandb.log(row)
             shown = transcripts[: self._config.wandb.transcripts]

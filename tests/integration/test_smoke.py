@@ -113,6 +113,19 @@ def test_a_finished_run_can_be_continued_with_more_steps(smoke_run: Run, tmp_pat
     assert [row["step"] for row in rows(copy)] == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_damaged_checkpoint_is_passed_over(smoke_run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", smoke_run[0], copy], check=True)
+    with (copy / "checkpoints" / "step_000004" / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    done = spiral("resume", str(copy), "eval.every=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step_000004 is damaged (model.safetensors has 1000 bytes" in done.stderr
+    assert f"resumed from {copy / 'checkpoints' / 'step_000002'}" in done.stdout.replace("\n", "")
+    assert [row["step"] for row in rows(copy)] == [0, 1, 2, 3, 4]
+    assert sorted(trained_matches(copy)) == list(range(4 * 64))
+
+
 @pytest.mark.timeout(120)
 def test_paper_config_says_that_it_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent; published weights keep what generators may still be loading."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from spiral.config import Config
-from spiral.learn.checkpoint import list_checkpoints, read_state, save
+from spiral.learn.checkpoint import damage, export, list_checkpoints, newest_sound, read_state, save
 from spiral.learn.weights import exported_weights, full_disk_is_oserror, publish, publish_dirs
 
 
@@ -57,11 +58,90 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path / "checkpoints") == ["step_000030", "step_000040"]
 
 
+def test_checkpoints_of_every_so_many_steps_are_kept_for_good(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40, 50):
+        save(tmp_path, state(step), "steps: 1", write_weights, keep_last=1, keep_every=20)
+    assert names(tmp_path / "checkpoints") == ["step_000020", "step_000040", "step_000050"]
+
+
+def truncate(directory: Path) -> None:
+    (directory / "model" / "weights").write_text("")
+
+
+def flip_a_bit(directory: Path) -> None:
+    (directory / "model" / "weights").write_text("v")
+
+
+def remove_a_file(directory: Path) -> None:
+    (directory / "model" / "weights").unlink()
+
+
+def cut_the_state(directory: Path) -> None:
+    (directory / "state.json").write_text('{"step": 2')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (truncate, "model/weights has 0 bytes, expected 1"),
+        (flip_a_bit, "model/weights has other contents than were written"),
+        (remove_a_file, "model/weights is missing"),
+        (cut_the_state, "JSONDecodeError"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    sound = save(tmp_path, state(10), "steps: 1", write_weights, keep_last=9)
+    spoiled = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=9)
+    assert newest_sound(tmp_path) == spoiled
+    spoil(spoiled)
+    assert reason in str(damage(spoiled))
+    warnings: list[str] = []
+    assert newest_sound(tmp_path, warnings.append) == sound
+    assert len(warnings) == 1
+    assert str(spoiled) in warnings[0]
+    assert reason in warnings[0]
+
+
+def test_a_run_without_a_sound_checkpoint_has_none(tmp_path: Path) -> None:
+    truncate(save(tmp_path, state(10), "steps: 1", write_weights, keep_last=9))
+    assert newest_sound(tmp_path) is None
+
+
+def write_model(directory: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "learner.pt"):
+        (directory / name).write_text(name)
+    (directory / "reference").mkdir()
+    (directory / "reference" / "model.safetensors").write_text("old")
+
+
+def test_an_export_is_the_model_and_nothing_else(tmp_path: Path) -> None:
+    save(tmp_path, state(10), "steps: 1", write_model, keep_last=9)
+    newest = save(tmp_path, state(20), "steps: 1", write_model, keep_last=9)
+    assert export(tmp_path, tmp_path / "out") == newest
+    assert names(tmp_path / "out") == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert export(tmp_path, tmp_path / "older", step=10).name == "step_000010"
+
+
+def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no checkpoint; it has: none"):
+        export(tmp_path, tmp_path / "out")
+    directory = save(tmp_path, state(10), "steps: 1", write_model, keep_last=9)
+    with pytest.raises(ValueError, match="has no checkpoint of step 7; it has: 10"):
+        export(tmp_path, tmp_path / "out", step=7)
+    with pytest.raises(ValueError, match="exists; choose another directory"):
+        export(tmp_path, tmp_path / "checkpoints")
+    (directory / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged: config.json has 1 bytes, expected 11"):
+        export(tmp_path, tmp_path / "out")
+
+
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     save(tmp_path, state(10, version=1), "steps: 1", write_weights, keep_last=2)
     directory = save(tmp_path, state(10, version=2), "steps: 1", lambda aside: None, keep_last=2)
     assert read_state(directory)["version"] == 2
-    assert names(directory) == ["config.yaml", "state.json"]
+    assert names(directory) == ["config.yaml", "files.json", "state.json"]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_path: Path) -> None:
@@ -88,7 +168,7 @@ def test_what_a_killed_process_left_is_ignored_and_replaced(tmp_path: Path) -> N
     assert list_checkpoints(tmp_path) == []
     directory = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
     assert names(tmp_path / "checkpoints") == ["step_000020"]
-    assert names(directory) == ["config.yaml", "model", "state.json"]
+    assert names(directory) == ["config.yaml", "files.json", "model", "state.json"]
 
 
 def test_a_directory_without_state_is_no_checkpoint(tmp_path: Path) -> None:
