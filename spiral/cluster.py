@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ class Cluster:
         self._logs = (config.run_dir / "logs").resolve()
         self._logs.mkdir(parents=True, exist_ok=True)
         model_dir = model_dir.resolve()
-        self._learner = self._start_learner(model_dir)
+        self._rendezvous = (config.run_dir / f".rendezvous-{uuid.uuid4().hex}").resolve()
+        self._learners = [self._start_learner(index, model_dir) for index in range(config.learner.ranks)]
         self._generators = [self._start_generator(index, model_dir) for index in range(config.generators.count)]
 
     def _start_ray(self) -> None:
@@ -60,11 +62,17 @@ class Cluster:
         if self._config.weights.dir is None and sum(node["Alive"] for node in ray.nodes()) > 1:
             raise UserError("on several machines weights.dir must name a directory that all of them share")
 
-    def _start_learner(self, model_dir: Path) -> ActorHandle:
+    def _start_learner(self, index: int, model_dir: Path) -> ActorHandle:
         from spiral.learn.learner import Learner
+        from spiral.learn.shard import Rank
 
-        gpus = self._config.learner.gpus
-        return _start_actor(Learner, "learner", self._logs, gpus, {}, self._config, model_dir)
+        count = self._config.learner.ranks
+        env = {"OMP_NUM_THREADS": str(max(1, _num_cores() // count))}
+        if not os.environ.get("RAY_ADDRESS"):
+            env["GLOO_SOCKET_IFNAME"] = "lo"
+        rank = Rank(index, count, self._rendezvous)
+        on_gpu = int(self._config.learner.gpus > 0)
+        return _start_actor(Learner, self._rank_name(index), self._logs, on_gpu, env, self._config, model_dir, rank)
 
     def _start_generator(self, index: int, model_dir: Path) -> ActorHandle:
         from spiral.rollout.generator import Generator
@@ -78,8 +86,9 @@ class Cluster:
         """Wait for engines and learner to have loaded the model."""
         limit = self._config.generators.start_timeout_s
         starting = [(self._name(i), generator.start.remote()) for i, generator in enumerate(self._generators)]
-        for name, reference in [*starting, ("learner", self._learner.__ray_ready__.remote())]:
-            self._get(name, reference, limit, "start")
+        for index, learner in enumerate(self._learners):
+            starting.append((self._rank_name(index), learner.__ray_ready__.remote()))
+        self._get_all(starting, limit, "start")
 
     # --- playing
 
@@ -139,9 +148,12 @@ class Cluster:
     # --- waiting
 
     def _ask_learner(self, method: str, *args: object) -> Any:
-        return self._get(
-            "learner", getattr(self._learner, method).remote(*args), self._config.learner.timeout_s, method
-        )
+        """Call all ranks of the learner, which work together, and return what rank 0 does."""
+        asked = [
+            (self._rank_name(index), getattr(learner, method).remote(*args))
+            for index, learner in enumerate(self._learners)
+        ]
+        return self._get_all(asked, self._config.learner.timeout_s, method)[0]
 
     def _call(self, index: int, method: str, limit: float, *args: object) -> Any:
         reference = getattr(self._generators[index], method).remote(*args)
@@ -150,6 +162,20 @@ class Cluster:
     @staticmethod
     def _name(index: int) -> str:
         return f"generator_{index}"
+
+    def _rank_name(self, index: int) -> str:
+        return "learner" if self._config.learner.ranks == 1 else f"learner_{index}"
+
+    def _get_all(self, asked: Sequence[tuple[str, Any]], limit: float, what: str) -> list[Any]:
+        """The results in the order of `asked`. Whoever fails first is named: the others may be waiting for it."""
+        deadline = time.monotonic() + limit
+        names = {reference: name for name, reference in asked}
+        waiting = list(names)
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+            for reference in ready or waiting:  # nobody ready: `_get` says who is late
+                self._get(names[reference], reference, 0 if not ready else limit, what, limit)
+        return [ray.get(reference) for _, reference in asked]
 
     def _get(self, name: str, reference: Any, wait_s: float, what: str, limit_s: float | None = None) -> Any:
         log = self._logs / f"{name}.log"
@@ -171,6 +197,7 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray.shutdown()
+        self._rendezvous.unlink(missing_ok=True)
         for directory in publish_dirs(self._config):
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -120,8 +120,10 @@ class GeneratorsConfig(Section):
 class LearnerConfig(Section):
     """Baselines, loss and optimizer: see docs/algorithm.md."""
 
-    gpus: Annotated[int, Ge(0), Le(1)] = 0
-    """GPUs of the learner: one, for now. 0: run on the CPU."""
+    gpus: Natural = 0
+    """GPUs of the learner, over which the model is sharded: one process (rank) each. 0: run on the CPU."""
+    cpu_ranks: Count = 1
+    """Without GPUs: processes over which the model is sharded."""
     baseline_decay: Fraction = 0.95
     """alpha of role-conditioned advantage estimation: b <- alpha * b + (1 - alpha) * R."""
     gamma: Fraction = 1.0
@@ -170,6 +172,11 @@ class LearnerConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third slower."""
     timeout_s: Positive = 3600.0
     """A learner that does not finish a step within this time stops the run."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that the learner runs in."""
+        return self.gpus or self.cpu_ranks
 
     @model_validator(mode="after")
     def _mask_is_a_range(self) -> "LearnerConfig":

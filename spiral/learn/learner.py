@@ -3,11 +3,12 @@
 Made a Ray actor by `spiral.cluster`.
 """
 
+import math
 import random
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,13 +16,27 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, g
 
 from spiral.config import Config
 from spiral.learn.baselines import Baselines
-from spiral.learn.loss import TokenStats, kl_loss, policy_loss, token_stats
-from spiral.learn.pack import PACKED_ATTENTION, Batch, make_batch, plan_rows, predicting_states
+from spiral.learn.loss import TokenStats, kl_loss, policy_loss
+from spiral.learn.pack import PACKED_ATTENTION, Batch, make_batch, plan_rows
+from spiral.learn.policy import Policy, Reference
 from spiral.learn.samples import make_samples
+from spiral.learn.shard import (
+    ALONE,
+    Rank,
+    deal,
+    join,
+    load_weights,
+    over_ranks,
+    part_of,
+    shard,
+    weights_at_rest,
+    whole,
+)
 from spiral.learn.weights import exported_weights, full_disk_is_oserror, publish, publish_dirs
 from spiral.types import Episode, Sample, WeightsRef
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+NOT_COMPARED = -1.0
 
 
 @dataclass(slots=True)
@@ -39,27 +54,32 @@ class _Totals:
     num_rho: int = 0
     num_clipped: int = 0
     num_masked: int = 0
-    logprob_diffs: list[float] = field(default_factory=list)
+    logprob_diff: float = NOT_COMPARED
 
 
 class Learner:
     """The policy being trained, its optimizer, its reference model and the table of baselines."""
 
-    def __init__(self, config: Config, model_dir: Path) -> None:
+    def __init__(self, config: Config, model_dir: Path, rank: Rank = ALONE) -> None:
         self._config = config
+        self._rank = rank
         self._device = "cuda" if config.learner.gpus else "cpu"
         self._dtype = DTYPES[config.model.dtype]
         torch.manual_seed(config.seed)
-        self._model = self._load_model(model_dir).to(self._device).train()
-        self._reference = None
-        if config.learner.kl_coef > 0:
-            self._reference = self._load_model(model_dir).to(self._device).requires_grad_(False)
-        self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        self._mesh = join(rank, self._device)
+        self._model = self._load_model(model_dir).to(self._device)
         if config.learner.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._policy = Policy(self._model, config.rollout.temperature, config.learner.logprob_chunk)
+        shard(self._policy, self._model.get_decoder().layers, self._mesh)
+        self._reference = None
+        if config.learner.kl_coef > 0:
+            self._reference = Reference(self._load_model(model_dir).to(self._device))
+            shard(self._reference, self._reference.model.get_decoder().layers, self._mesh)
+        self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
         cfg = config.learner
         self._optimizer = torch.optim.AdamW(
-            self._model.parameters(),
+            self._policy.parameters(),
             lr=cfg.learning_rate,
             betas=(cfg.adam_beta1, cfg.adam_beta2),
             weight_decay=cfg.weight_decay,
@@ -94,14 +114,18 @@ class Learner:
         totals = _Totals()
         if self._reference is not None and cfg.reference_refresh_every:
             if step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
-                self._reference.load_state_dict(self._model.state_dict())
+                ours = weights_at_rest(self._policy)  # sharded alike, so each rank copies its own part
+                with torch.no_grad():
+                    for name, tensor in weights_at_rest(self._reference).items():
+                        tensor.copy_(ours[name])
+        num_samples = cfg.local_batch_size * self._rank.count
         for epoch in range(cfg.epochs):
             order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(samples)), len(samples))
-            for begin in range(0, len(order), cfg.local_batch_size):
-                chosen = [samples[i] for i in order[begin : begin + cfg.local_batch_size]]
+            for begin in range(0, len(order), num_samples):
+                chosen = [samples[i] for i in order[begin : begin + num_samples]]
                 # Only before the first update are the learner's weights those of the current version.
                 self._optimizer_step(chosen, version, totals, compare=totals.num_optimizer_steps == 0)
-        metrics = self._metrics(samples, episodes, totals, time.monotonic() - start)
+        metrics = self._metrics(samples, episodes, self._over_ranks(totals), time.monotonic() - start)
         self._scheduler.step()
         return metrics
 
@@ -110,8 +134,9 @@ class Learner:
         cfg = self._config.learner
         num_segments = sum(1 + max(sample.segment_ids) for sample in samples)
         num_tokens = sum(sum(sample.loss_mask) for sample in samples)
+        suspects: set[int] = set()
         self._optimizer.zero_grad(set_to_none=True)
-        for batch in self._micro_batches(samples, version):
+        for batch, weight in self._micro_batches(samples, version):
             stats = self._forward(batch)
             terms = policy_loss(
                 stats.logprob_T,
@@ -135,10 +160,11 @@ class Learner:
                     importance_max=cfg.importance_max,
                 )
             if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"loss is {loss.item()} in a batch with matches {sorted(set(batch.episode_ids))}"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
+                suspects.update(batch.episode_ids)
+            # N counts over all ranks, so the gradient is the sum of theirs; sharding averages it.
+            (weight * self._rank.count * loss).backward()  # type: ignore[no-untyped-call]
+            if weight == 0:
+                continue
             totals.loss += loss.item()
             totals.kl += float(stats.kl_T.detach().sum())
             totals.entropy += float(stats.entropy_T.sum())
@@ -148,39 +174,44 @@ class Learner:
             totals.num_masked += terms.num_masked
             if compare and bool(batch.current_T.any()):
                 diff_T = (stats.logprob_T.detach() - batch.behavior_logprob_T).abs()[batch.current_T]
-                totals.logprob_diffs.append(float(diff_T.max()))
-        grad_norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), cfg.grad_clip)
-        if not torch.isfinite(grad_norm):
-            matches = sorted({sample.episode_id for sample in samples})
-            raise FloatingPointError(f"gradient norm is {grad_norm.item()} in a batch with matches {matches}")
+                totals.logprob_diff = max(totals.logprob_diff, float(diff_T.max()))
+        grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(self._policy.parameters(), cfg.grad_clip)))
+        (num_suspects,) = over_ranks([len(suspects)], self._mesh)
+        if num_suspects or not math.isfinite(grad_norm):  # on every rank, so that none waits for another
+            among = sorted(suspects or {sample.episode_id for sample in samples})
+            what = "loss is not finite" if num_suspects else f"gradient norm is {grad_norm}"
+            raise FloatingPointError(f"{what} in a batch with matches {among}")
         self._optimizer.step()
-        totals.grad_norm += float(grad_norm)
+        totals.grad_norm += grad_norm
         totals.num_optimizer_steps += 1
         totals.num_segments += num_segments
         totals.num_tokens += num_tokens
 
-    def _micro_batches(self, samples: list[Sample], version: int) -> Iterator[Batch]:
+    def _micro_batches(self, samples: list[Sample], version: int) -> Iterator[tuple[Batch, float]]:
+        """This rank's share of the samples, as (batch, weight of its loss).
+
+        All ranks take part in every forward pass: one that has run out repeats a sample with weight 0.
+        """
         cfg = self._config.learner
-        rows = plan_rows([len(sample.token_ids) for sample in samples], cfg.pack_tokens)
-        for begin in range(0, len(rows), cfg.micro_batch_size):
-            chosen = [samples[i] for row in rows[begin : begin + cfg.micro_batch_size] for i in row]
-            yield make_batch(chosen, version, self._device)
+        shares = deal([len(sample.token_ids) for sample in samples], self._rank.count)
+        plans = [plan_rows([len(samples[i].token_ids) for i in share], cfg.pack_tokens) for share in shares]
+        mine, rows = shares[self._rank.index], plans[self._rank.index]
+        for begin in range(0, max(map(len, plans)), cfg.micro_batch_size):
+            chosen = [samples[mine[i]] for row in rows[begin : begin + cfg.micro_batch_size] for i in row]
+            yield make_batch(chosen or samples[:1], version, self._device), float(bool(chosen))
 
     def _forward(self, batch: Batch) -> TokenStats:
         """Statistics of the trained tokens under the policy, and its KL to the reference if there is one."""
-        reference = None
         with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            if self._reference is not None:
-                with torch.no_grad():
-                    reference = (predicting_states(self._reference, batch), self._reference.get_output_embeddings())
-            return token_stats(
-                predicting_states(self._model, batch),
-                self._model.get_output_embeddings(),
-                batch.target_T,
-                temperature=self._config.rollout.temperature,
-                reference=reference,
-                chunk=self._config.learner.logprob_chunk,
-            )
+            return TokenStats(*self._policy(batch, [self._reference] if self._reference is not None else []))
+
+    def _over_ranks(self, totals: _Totals) -> _Totals:
+        """The totals of all ranks; what every rank counts alike stays as it is."""
+        names = ("loss", "kl", "entropy", "rho", "num_rho", "num_clipped", "num_masked")
+        for name, value in zip(names, over_ranks([getattr(totals, n) for n in names], self._mesh), strict=True):
+            setattr(totals, name, value)
+        (totals.logprob_diff,) = over_ranks([totals.logprob_diff], self._mesh, largest=True)
+        return totals
 
     def _metrics(
         self, samples: list[Sample], episodes: list[Episode], totals: _Totals, learn_s: float
@@ -200,45 +231,51 @@ class Learner:
             "perf/learn_s": learn_s,
             "perf/trained_tokens_per_s": trained / learn_s,
         }
-        if totals.logprob_diffs:
-            metrics["train/logprob_diff_max"] = max(totals.logprob_diffs)
+        if totals.logprob_diff > NOT_COMPARED:
+            metrics["train/logprob_diff_max"] = totals.logprob_diff
         for game in sorted({episode.match.game for episode in episodes}):
             for role in (0, 1):
                 metrics[f"game/{game}/role{role}/baseline"] = self._baselines.value(game, role)
         return metrics
 
-    def publish(self, version: int) -> WeightsRef:
-        """Write the current weights where generators can load them."""
-        return publish(exported_weights(self._model, self._dtype), publish_dirs(self._config), version)
+    def publish(self, version: int) -> WeightsRef | None:
+        """Write the current weights where generators can load them. Only rank 0 writes, and returns where."""
+        weights = exported_weights(_whole_model(self._policy), self._dtype)
+        return publish(weights, publish_dirs(self._config), version) if self._rank.index == 0 else None
 
     def save(self, directory: Path) -> None:
-        """Write weights (a Hugging Face directory), reference and learner state into `directory`."""
+        """Write weights (a Hugging Face directory), reference and learner state into `directory`; only rank 0 does."""
+        weights = _whole_model(self._policy)
+        reference = _whole_model(self._reference) if self._reference is not None else None
+        state = {
+            "optimizer": whole(self._optimizer.state_dict()),
+            "scheduler": self._scheduler.state_dict(),
+            "baselines": self._baselines.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        if self._rank.index != 0:
+            return
         with full_disk_is_oserror(directory):
-            self._model.save_pretrained(directory)
+            self._model.save_pretrained(directory, state_dict=weights)
             self._tokenizer.save_pretrained(directory)
             if self._reference is not None:
-                self._reference.save_pretrained(directory / "reference")
-            torch.save(
-                {
-                    "optimizer": self._optimizer.state_dict(),
-                    "scheduler": self._scheduler.state_dict(),
-                    "baselines": self._baselines.state_dict(),
-                    "torch_rng": torch.get_rng_state(),
-                },
-                directory / "learner.pt",
-            )
+                self._reference.model.save_pretrained(directory / "reference", state_dict=reference)
+            torch.save(state, directory / "learner.pt")
 
     def load(self, directory: Path) -> None:
         """Go on from what `save` wrote. Settings of the optimizer come from the config, its state from the checkpoint.
 
         A reference that the checkpoint lacks, because kl_coef was 0, begins as the checkpoint's policy.
         """
-        self._model.load_state_dict(self._load_model(directory).state_dict())
+        load_weights(self._policy, Reference(self._load_model(directory)).state_dict())
         if self._reference is not None:
-            saved = directory / "reference"
-            self._reference.load_state_dict(self._load_model(saved if saved.exists() else directory).state_dict())
-        state = torch.load(directory / "learner.pt", weights_only=True, map_location=self._device)
+            saved = directory / "reference" if (directory / "reference").exists() else directory
+            load_weights(self._reference, Reference(self._load_model(saved)).state_dict())
+        state = torch.load(directory / "learner.pt", weights_only=True, map_location="cpu")
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
+        for number, parameter in enumerate(self._policy.parameters()):
+            moments = state["optimizer"]["state"].get(number, {})
+            moments |= {k: part_of(v, parameter) for k, v in moments.items() if v.shape == parameter.shape}
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict({**state["scheduler"], "base_lrs": self._scheduler.base_lrs})
         schedules = zip(self._scheduler.base_lrs, self._scheduler.lr_lambdas, strict=True)
@@ -246,4 +283,10 @@ class Learner:
         for group, own, rate in zip(self._optimizer.param_groups, settings, learning_rates, strict=True):
             group.update(own | {"lr": rate})
         self._baselines.load_state_dict(state["baselines"])
-        torch.set_rng_state(state["torch_rng"].cpu())
+        torch.set_rng_state(state["torch_rng"])
+
+
+def _whole_model(wrapper: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The gathered weights of the model inside Policy or Reference, by their Hugging Face names."""
+    gathered: dict[str, torch.Tensor] = whole(weights_at_rest(wrapper))
+    return {name.removeprefix("model."): tensor.detach() for name, tensor in gathered.items()}

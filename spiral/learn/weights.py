@@ -30,11 +30,11 @@ def publish_dirs(config: Config) -> tuple[Path, ...]:
     return (*shared, config.run_dir.resolve() / "weights")
 
 
-def exported_weights(model: "torch.nn.Module", dtype: "torch.dtype") -> dict[str, "torch.Tensor"]:
-    """The model's parameters by their Hugging Face names; a tensor that is tied to another is left out."""
+def exported_weights(state: Mapping[str, "torch.Tensor"], dtype: "torch.dtype") -> dict[str, "torch.Tensor"]:
+    """The parameters of a state dict by their Hugging Face names; a tensor that is tied to another is left out."""
     seen: set[int] = set()
     weights = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state.items():
         if tensor.data_ptr() in seen:
             continue
         seen.add(tensor.data_ptr())

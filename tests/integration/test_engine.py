@@ -36,7 +36,7 @@ async def running(config: Config, model_dir: Path) -> AsyncIterator[Generator]:
 
 
 def publish_to(directory: Path, learner: Learner, version: int) -> WeightsRef:
-    return publish(exported_weights(learner._model, torch.float32), [directory], version)
+    return publish(exported_weights(learner._model.state_dict(), torch.float32), [directory], version)
 
 
 def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(

@@ -98,6 +98,20 @@ def test_conversations_are_trained_on_as_one_sample_a_role(model_dir: Path, tmp_
     assert second.prompt_ids[: len(so_far)] == so_far
 
 
+def test_a_sharded_learner_trains_and_goes_on_alone(model_dir: Path, tmp_path: Path) -> None:
+    """Two ranks over gloo; their checkpoint is whole, so that one process can take it."""
+    sharded = ["learner.cpu_ranks=2", "learner.local_batch_size=32", "steps=2", "eval.every=0"]
+    done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", *sharded)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"learner_0.log", "learner_1.log"} <= {path.name for path in (tmp_path / "smoke" / "logs").iterdir()}
+    done = spiral("resume", str(tmp_path / "smoke"), "learner.cpu_ranks=1", "learner.local_batch_size=64", "steps=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = [row for row in rows(tmp_path / "smoke") if row["step"] > 0]
+    assert [row["step"] for row in table] == [1, 2, 3]
+    assert max(row["train/logprob_diff_max"] for row in table) <= 1e-4
+    assert sorted(trained_matches(tmp_path / "smoke")) == list(range(3 * 64))
+
+
 def test_a_run_directory_that_exists_is_refused(smoke_run: Run) -> None:
     again = spiral("train", str(SMOKE), f"run.dir={smoke_run[0].parent}")
     assert again.returncode == 2

@@ -151,7 +151,7 @@ def test_a_conversation_trains_the_same_as_its_turns_one_by_one(
     options = {"importance": importance, "kl_coef": 0.1, "gamma": 0.9, "format_penalty": 0.2, "epochs": 1}
 
     def gradients(learner: Learner) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        learner._reference.lm_head.weight.data.add_(0.3)  # a KL that is not zero
+        learner._reference.model.lm_head.weight.data.add_(0.3)  # a KL that is not zero
         metrics = learner.step(1, 0, [conversation(1)])
         return {name: p.grad for name, p in learner._model.named_parameters() if p.grad is not None}, metrics
 

@@ -1,0 +1,104 @@
+"""Sharding: one learner in several processes (ranks), each of which holds its part of every weight.
+
+PyTorch's FSDP2 does the work: it gathers a layer's weights when the layer runs, and gives each rank its part of the
+averaged gradient. For a learner that is alone nothing here changes anything. What gathers must be called on all ranks.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Which of how many processes this is. They meet at `rendezvous`, a file that does not exist yet."""
+
+    index: int = 0
+    count: int = 1
+    rendezvous: Path | None = None
+
+
+ALONE = Rank()
+
+
+def join(rank: Rank, device: str) -> DeviceMesh | None:
+    """Meet the other ranks. Returns the mesh of all of them; None for a rank that is alone."""
+    if rank.count == 1:
+        return None
+    torch.distributed.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        init_method=f"file://{rank.rendezvous}",
+        rank=rank.index,
+        world_size=rank.count,
+    )
+    return init_device_mesh(device, (rank.count,))
+
+
+def shard(module: torch.nn.Module, layers: Sequence[torch.nn.Module], mesh: DeviceMesh | None) -> None:
+    """Spread the weights of `module` over the ranks, layer by layer. Gradients come out averaged over the ranks."""
+    if mesh is None:
+        return
+    for unit in (*layers, module):
+        fully_shard(unit, mesh=mesh, reshard_after_forward=unit is not module)
+
+
+def deal(costs: Sequence[int], count: int) -> list[list[int]]:
+    """Share items out to `count` ranks so that the costs are even: indices into `costs`, the dearest first."""
+    shares: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, rank) for rank in range(count)]
+    for index in sorted(range(len(costs)), key=lambda i: costs[i], reverse=True):
+        load, rank = heapq.heappop(loads)
+        shares[rank].append(index)
+        heapq.heappush(loads, (load + costs[index], rank))
+    return shares
+
+
+def whole(value: Any) -> Any:
+    """`value` (a tensor, or mappings and lists of tensors) with every sharded tensor gathered; tied ones stay tied."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        gathered: dict[int, Any] = {}
+        for item in value.values():
+            if id(item) not in gathered:
+                gathered[id(item)] = whole(item)
+        return {key: gathered[id(item)] for key, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
+def weights_at_rest(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict, each rank's part of it, after what a forward pass gathered is let go of."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+    return module.state_dict(keep_vars=True)  # tied weights are then the same object
+
+
+def part_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The whole tensor `value`, spread over the ranks as `like` is."""
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
+
+
+@torch.no_grad()
+def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy whole `weights` into a module that may be sharded. Raises KeyError if one is missing."""
+    for name, tensor in weights_at_rest(module).items():
+        tensor.copy_(part_of(weights[name], tensor))
+
+
+def over_ranks(values: Sequence[float], mesh: DeviceMesh | None, *, largest: bool = False) -> list[float]:
+    """Each value summed over the ranks, in float64; or the largest of each."""
+    if mesh is None:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=mesh.device_type)
+    reduction = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM
+    torch.distributed.all_reduce(total, op=reduction)
+    return [float(value) for value in total]
