@@ -82,13 +82,14 @@ def show(
     console.print(Text(f"{game.spec.title} ({game_id}, seed {seed})", style="bold"))
     console.print(Text(game.spec.rules or "(the rules are in each view)"))
     turn = 0
-    while (role := game.role_to_move()) is not None and turn < game.spec.max_turns:
-        turn += 1
-        views = [Panel(Text(game.observe(each)), title=f"role {each} sees", expand=False) for each in (0, 1)]
-        console.print(Columns(views, padding=(0, 1)))
-        action = take_random_turn(game, rng)
-        console.print(Text(f"turn {turn}: role {role} plays {action}\n", style="green"))
-    console.print(Text(f"returns: {game.returns()}", style="bold"))
+    with _user_errors():
+        while (role := game.role_to_move()) is not None and turn < game.spec.max_turns:
+            turn += 1
+            views = [Panel(Text(game.observe(each)), title=f"role {each} sees", expand=False) for each in (0, 1)]
+            console.print(Columns(views, padding=(0, 1)))
+            action = take_random_turn(game, rng)
+            console.print(Text(f"turn {turn}: role {role} plays {action}\n", style="green"))
+        console.print(Text(f"returns: {game.returns()}", style="bold"))
 
 
 @games.command()

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from spiral import config as configs
 from spiral.config import UserError
-from spiral.game import Game, IllegalAction, make
+from spiral.game import Game, make, try_step
 from spiral.game.scripted import FORMS, LABEL, require_playable
 from spiral.rollout.environment import engine_environment
 from spiral.rollout.players import Player, PolicyPlayer, ScriptedPlayer
@@ -21,8 +21,11 @@ from spiral.rollout.prompt import Prompter
 HELP = "/help shows the rules and what you may do, /quit ends the match"
 
 
-class _Quit(Exception):
-    """The person has had enough."""
+LEFT = "You left the match."
+
+
+class _Ended(Exception):
+    """The match is over before its end; the message says why."""
 
 
 def play(game_id: str, against: str, role: int, seed: int | None) -> int:
@@ -43,8 +46,11 @@ def play(game_id: str, against: str, role: int, seed: int | None) -> int:
     console.print(HELP, style="dim")
     try:
         asyncio.run(_match(game, game_id, against, role, seed, console))
-    except (_Quit, EOFError, KeyboardInterrupt):
-        console.print("\nYou left the match.")
+    except (EOFError, KeyboardInterrupt):
+        console.print(f"\n{LEFT}")
+        return 0
+    except _Ended as end:
+        console.print(Text(f"\n{end}"))
         return 0
     mine = game.returns()[role]
     console.print(Text(game.observe(role)))
@@ -69,13 +75,12 @@ async def _take_turns(game: Game, opponent: Player, role: int, console: Console)
         error = None
         for _ in range(3):
             answer = await opponent.act(game, to_move, game.observe(to_move), error)
-            error = "no action could be read from it." if answer.action is None else _try(game, answer.action)
+            error = "no action could be read from it." if answer.action is None else try_step(game, answer.action)
             console.print(Text(f"player {to_move}: {answer.text}", "cyan"))
             if error is None:
                 break
         else:
-            console.print(f"player {to_move} gives no legal action: you win")
-            raise _Quit
+            raise _Ended(f"player {to_move} gives no legal action: you win")
 
 
 def _let_person_move(game: Game, role: int, console: Console) -> None:
@@ -83,23 +88,15 @@ def _let_person_move(game: Game, role: int, console: Console) -> None:
     while True:
         text = console.input("[bold]your action>[/] ").strip()
         if text in ("/quit", "/q"):
-            raise _Quit
+            raise _Ended(LEFT)
         if text in ("/help", "/h", "/?"):
             legal = game.legal_actions()
             may = "You may say anything." if legal is None else f"You may play: {', '.join(legal)}"
             console.print(Text(f"{game.spec.rules}\n{may}\n{HELP}", "dim"))
-        elif (error := _try(game, text)) is None:
+        elif (error := try_step(game, text)) is None:
             return
         else:
             console.print(Text(f"Not legal: {error}", "red"))
-
-
-def _try(game: Game, action: str) -> str | None:
-    try:
-        game.step(action)
-    except IllegalAction as error:
-        return str(error)
-    return None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 
-from spiral.game.protocol import ExactGame
+from spiral.game.protocol import ExactGame, try_step
 from spiral.game.recording import (
     Recording,
     Violation,
@@ -26,7 +26,6 @@ from spiral.game.recording import (
     random_turn,
     rebuild,
     record,
-    refusal,
     replay,
     snapshot,
 )
@@ -157,7 +156,7 @@ def check_listed_actions(game_id: str, recordings: Sequence[Recording]) -> None:
             legal = game.legal_actions() or ()
             for action in random.Random(seed).sample(legal, min(NUM_LISTED, len(legal))):
                 fresh = game.clone() if hasattr(game, "clone") else rebuild(game_id, seed, actions)
-                if (refused := refusal(fresh, action)) is not None:
+                if (refused := try_step(fresh, action)) is not None:
                     raise Violation(f"refuses {action!r}, which it lists as legal: {refused}", seed, actions)
 
 
@@ -174,7 +173,7 @@ def check_illegal_actions(game_id: str, recordings: Sequence[Recording]) -> None
                 continue
             shown = text if len(text) <= 60 else f"{text[:60]}..."
             with blame(seed, (*actions, shown)):
-                refused = refusal(game, text)
+                refused = try_step(game, text)
                 after = snapshot(game, seed, actions)
             if (
                 refused is None
@@ -192,10 +191,14 @@ def check_illegal_actions(game_id: str, recordings: Sequence[Recording]) -> None
 
 def check_hidden_information(game_id: str, recordings: Sequence[Recording]) -> None:
     """Where a game tells information states: equal ones give equal views and equal choices."""
-    try:
-        make(game_id, 0).info_state(0)  # type: ignore[attr-defined]
-    except (AttributeError, NotImplementedError):
+    first = make(game_id, 0)
+    if not hasattr(first, "info_state"):
         return
+    with blame(0, ()):
+        try:
+            first.info_state(0)
+        except NotImplementedError:  # OpenSpiel does not tell those of every game
+            return
     seen: dict[tuple[int, bool, str], tuple[str, tuple[str, ...] | None]] = {}
     num_states = 0
     for seed in range(NUM_HIDDEN_MATCHES):
@@ -245,17 +248,24 @@ def check_processes(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[t
     """The same matches in another process with another hash seed: yields (game id, fault) for those that differ."""
     wanted = [(game_id, recording) for game_id, played in recordings.items() for recording in played]
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    answer = subprocess.run(
-        [sys.executable, "-m", "spiral.game.recording"],
-        input=json.dumps([(game_id, recording.seed, recording.actions) for game_id, recording in wanted]),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": path},
-        check=False,
-    )
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", "spiral.game.recording"],
+            input=json.dumps([(game_id, recording.seed, recording.actions) for game_id, recording in wanted]),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": path},
+            check=True,
+            timeout=CHECK_LIMIT_S * (1 + len(recordings)),
+        )
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
         yield from ((game_id, f"cannot be replayed in another process: {last}") for game_id in recordings)
+        return
+    except subprocess.TimeoutExpired as error:
+        yield from (
+            (game_id, f"is still being replayed in another process after {error.timeout:g} s") for game_id in recordings
+        )
         return
     for (game_id, recording), found in zip(wanted, json.loads(answer.stdout), strict=True):
         if found != recording.fingerprint:

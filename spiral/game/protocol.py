@@ -44,6 +44,15 @@ class Game(Protocol):
         ...
 
 
+def try_step(game: Game, action: str) -> str | None:
+    """Hand `action` to the game. Returns None if it takes it, or the reason why it is illegal."""
+    try:
+        game.step(action)
+    except IllegalAction as refused:
+        return str(refused)
+    return None
+
+
 def refuse_unlisted(game: Game, action: str) -> None:
     """What `step` begins with in a game that lists its legal actions: raises IllegalAction for any other."""
     legal = game.legal_actions() or ()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from spiral.game.protocol import Game, IllegalAction
+from spiral.game.protocol import Game, IllegalAction, try_step
 from spiral.game.registry import make
 from spiral.game.scripted import take_random_turn
 
@@ -60,15 +60,6 @@ def blame(seed: int, actions: Sequence[str]) -> Iterator[None]:
         raise Violation(f"raises {type(error).__name__}: {error}", seed, actions) from error
 
 
-def refusal(game: Game, action: str) -> str | None:
-    """Step. Returns the reason if the game calls the action illegal, None if it takes it."""
-    try:
-        game.step(action)
-    except IllegalAction as refused:
-        return str(refused)
-    return None
-
-
 def random_turn(game: Game, rng: random.Random, seed: int, actions: list[str]) -> None:
     """Play any legal action and append it to `actions`. Raises Violation if there is none, or it is refused."""
     legal = game.legal_actions()
@@ -100,7 +91,7 @@ def record(game_id: str, seed: int) -> Recording:
         if max(map(abs, returns)) > game.spec.max_return + 1e-9:
             raise Violation(f"returns {returns} exceed max_return = {game.spec.max_return}", seed, actions)
         for late in actions[-1:]:
-            if refusal(game, late) is None:
+            if try_step(game, late) is None:
                 raise Violation(f"takes {late!r} after the end", seed, actions)
         kept = tuple(actions[:MAX_ACTIONS])
         return Recording(seed=seed, actions=kept, fingerprint=fingerprint(game_id, seed, kept))

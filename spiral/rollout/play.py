@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spiral.game import Game, IllegalAction, make
+from spiral.game import Game, make, try_step
 from spiral.rollout.players import Answer, Player
 from spiral.rollout.prompt import PromptTooLong
 from spiral.types import EndReason, Episode, Match, Turn
@@ -87,11 +87,7 @@ def _try_action(match: Match, game: Game, answer: Answer) -> str | None:
     if answer.action is None:
         return "no action could be read from it."
     with _crashes_of(match):
-        try:
-            game.step(answer.action)
-        except IllegalAction as refusal:
-            return str(refusal)
-    return None
+        return try_step(game, answer.action)
 
 
 def _turn(role: int, observation: str, answer: Answer, error: str | None) -> Turn:

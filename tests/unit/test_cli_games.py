@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from spiral.rollout.players import Answer
 from tests.unit.test_cli import spiral
 
 Out = pytest.CaptureFixture[str]
@@ -113,6 +114,18 @@ def test_a_person_plays_a_match(monkeypatch: pytest.MonkeyPatch, capsys: Out) ->
     assert "Not legal: 'raise' is not one of: check, bet." in out
     assert "player 1: " in out
     assert "You win" in out or "You lose" in out
+
+
+def test_an_opponent_that_forfeits_loses(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    monkeypatch.setattr("spiral.terminal.ScriptedPlayer.act", says_nonsense)
+    assert spiral(monkeypatch, "play", "kuhn_poker", "--role", "1", "--seed", "1") == 0
+    out = capsys.readouterr().out
+    assert "player 0 gives no legal action: you win" in out
+    assert "You left" not in out
+
+
+async def says_nonsense(*_: object) -> Answer:
+    return Answer(text="nonsense", action="nonsense")
 
 
 def test_a_person_leaves(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:

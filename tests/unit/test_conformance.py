@@ -125,6 +125,11 @@ class ClonesShallowly(NewGame):
         return copy.copy(self)
 
 
+class FailsToTellWhatItKnows(NewGame):
+    def info_state(self, role: int) -> str:
+        raise AttributeError("no attribute 'cards'")
+
+
 class RepeatsSpoofedTags:
     """Free text, shown as it was written."""
 
@@ -172,6 +177,7 @@ def test_a_sound_game_has_no_faults() -> None:
         (TakesWhatItDoesNotList, "which it does not list"),
         (CrashesOnGarbage, "raises ValueError: invalid literal"),
         (ClonesShallowly, "is changed by what happens to its clone"),
+        (FailsToTellWhatItKnows, "raises AttributeError: no attribute 'cards'"),
         (RepeatsSpoofedTags, "to the other as it is"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -57,7 +57,7 @@ def test_returns_are_openspiels_and_the_spec_knows_the_largest() -> None:
     assert game.spec.max_return == 2.0
 
 
-def test_a_match_is_a_draw_at_the_turn_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_match_is_a_draw_at_the_turn_cap() -> None:
     game = OpenSpielGame("chess", 0)
     game.spec = type(game.spec)(id="x", title="x", rules="", max_turns=2, max_return=1.0)
     for action in ("e4", "e5"):

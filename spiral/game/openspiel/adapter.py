@@ -191,7 +191,8 @@ class OpenSpielGame:
 
         def play(match: Game) -> str:
             assert isinstance(match, OpenSpielGame)
-            return match.word(bot.step(match.state))
+            chosen = bot.step(match.state)
+            return next(word for word, number in match._actions().items() if number == chosen)
 
         return play
 
