@@ -46,30 +46,33 @@ def config(**options: object) -> Config:
     )
 
 
+def sampled(
+    role: int, prompt_ids: tuple[int, ...], token_ids: tuple[int, ...], logprobs: tuple[float, ...], version: int
+) -> Turn:
+    """A legal turn, whole of which one policy version sampled."""
+    completion = Completion(
+        token_ids=token_ids, logprobs=logprobs, finish_reason="stop", min_version=version, max_version=version
+    )
+    return Turn(
+        role=role,
+        observation="",
+        prompt_ids=prompt_ids,
+        completion=completion,
+        text="",
+        action="a",
+        legal=True,
+        error=None,
+    )
+
+
 def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
     """Scripted episodes, a pure function of the step."""
     rng = random.Random(step)
 
     def turn(role: int) -> Turn:
         tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
-        completion = Completion(
-            token_ids=tokens,
-            logprobs=(logprob,) * len(tokens),
-            finish_reason="stop",
-            min_version=step - 1,
-            max_version=step - 1,
-        )
         prompt = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 9)))
-        return Turn(
-            role=role,
-            observation="",
-            prompt_ids=prompt,
-            completion=completion,
-            text="",
-            action="a",
-            legal=True,
-            error=None,
-        )
+        return sampled(role, prompt, tokens, (logprob,) * len(tokens), step - 1)
 
     return [
         Episode(
@@ -122,25 +125,9 @@ def conversation(step: int) -> Episode:
         prompt = so_far[role] + tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 6)))
         tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
         so_far[role] = prompt + tokens
-        completion = Completion(
-            token_ids=tokens,
-            logprobs=tuple(rng.uniform(-4, -2) for _ in tokens),
-            finish_reason="stop",
-            min_version=step - 1,
-            max_version=step - 1,
-        )
-        turns.append(
-            Turn(
-                role=role,
-                observation="",
-                prompt_ids=prompt,
-                completion=completion,
-                text="",
-                action="a",
-                legal=number != 2,
-                error=None,
-            )
-        )
+        logprobs = tuple(rng.uniform(-4, -2) for _ in tokens)
+        turn = sampled(role, prompt, tokens, logprobs, step - 1)
+        turns.append(dataclasses.replace(turn, legal=number != 2))
     return dataclasses.replace(episodes(step, num=1)[0], turns=tuple(turns))
 
 
