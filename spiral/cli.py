@@ -77,12 +77,16 @@ def export(
     run_dir: RunDir,
     to: Annotated[Path, typer.Option(help="Directory to write; it must not exist")],
     step: Annotated[int | None, typer.Option(help="Checkpoint to take; default: the newest")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="LoRA: add the adapter to the model's weights")] = False,
 ) -> None:
-    """Copy a checkpoint's model to a plain Hugging Face directory, for `vllm serve` or `from_pretrained`."""
+    """Copy a checkpoint's model to a plain Hugging Face directory, for `vllm serve` or `from_pretrained`.
+
+    Of a run with learner.lora_rank that is the adapter, or, with --merge, the whole model.
+    """
     from spiral.learn import checkpoint
 
     try:
-        taken = checkpoint.export(run_dir, to, step)
+        taken = checkpoint.export(run_dir, to, step, merged=merge)
     except ValueError as error:
         raise UserError(str(error)) from error
     typer.echo(f"wrote {to}, the model of {taken}")

@@ -27,6 +27,9 @@ from spiral.types import Episode, Match, WeightsRef
 HEARTBEAT_S = 60.0
 """A generator whose event loop does not answer for so long is stuck, most likely inside a game."""
 
+SAVE_GRACE_S = 120.0
+"""A run that breaks waits so long for a checkpoint that is being written."""
+
 
 @dataclass(slots=True)
 class PendingEpisodes:
@@ -139,8 +142,13 @@ class Cluster:
         """Write the learner's weights as policy version `version`."""
         return self._ask_learner("publish", version)  # type: ignore[no-any-return]
 
-    def save_learner(self, directory: Path) -> None:
-        self._ask_learner("save", directory.resolve())
+    def begin_save(self, state: dict[str, Any]) -> None:
+        """Have the learner write the checkpoint of `state`, while it goes on. Returns once it has a copy to write."""
+        self._ask_learner("begin_save", self._config.run_dir.resolve(), state)
+
+    def finish_save(self) -> None:
+        """Wait until the checkpoint is whole. Raises what stopped it, such as OSError."""
+        self._ask_learner("finish_save")
 
     def load_learner(self, directory: Path) -> None:
         self._ask_learner("load", directory.resolve())
@@ -196,6 +204,8 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            ray.wait([self._learners[0].finish_save.remote()], timeout=SAVE_GRACE_S)
         ray.shutdown()
         self._rendezvous.unlink(missing_ok=True)
         for directory in publish_dirs(self._config):

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from spiral import config as configs
+from spiral import models
 from spiral.config import UserError
 from spiral.game import Game, make, try_step
 from spiral.game.scripted import FORMS, LABEL, require_playable
 from spiral.rollout.environment import engine_environment
 from spiral.rollout.players import Player, PolicyPlayer, ScriptedPlayer
 from spiral.rollout.prompt import Prompter
+from spiral.types import WeightsRef
 
 HELP = "/help shows the rules and what you may do, /quit ends the match"
 
@@ -59,7 +61,7 @@ def play(game_id: str, against: str, role: int, seed: int | None) -> int:
 
 
 async def _match(game: Game, game_id: str, against: str, role: int, seed: int, console: Console) -> None:
-    opponent = _opponent(against, game_id, seed, console)
+    opponent = await _opponent(against, game_id, seed, console)
     try:
         await _take_turns(game, opponent, role, console)
     finally:
@@ -112,7 +114,7 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player:
+async def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player:
     """The other side. A checkpoint is played with the settings of the run that it is from."""
     if LABEL.fullmatch(against):
         return ScriptedPlayer(against, game_id, str(seed))
@@ -126,5 +128,9 @@ def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player
         from spiral.rollout.engine import Engine
 
         prompter = Prompter(AutoTokenizer.from_pretrained(directory), config.rollout.answer_format)
-        engine = Engine.start(directory, config.rollout, config.generators, config.model.dtype, seed)
+        lora_rank = config.learner.lora_rank
+        model_dir = models.resolve(config) if lora_rank else directory
+        engine = Engine.start(model_dir, config.rollout, config.generators, config.model.dtype, seed, lora_rank)
+        if lora_rank:
+            await engine.load(WeightsRef(version=0, location=str(directory), is_adapter=True))
     return PolicyPlayer(engine, prompter, config.rollout.context == "conversation")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -70,8 +71,8 @@ def resume(run_dir: Path, overrides: list[str]) -> int:
         raise UserError(f"{run_dir} is not a run directory: it holds no config.yaml")
     where = [f"run.dir={run_dir.absolute().parent}", f"run.name={run_dir.absolute().name}"]
     before, config = configs.load(stored, where), configs.load(stored, [*where, *overrides])
-    for key in ("seed", "games", "model"):
-        if getattr(before, key) != getattr(config, key):
+    for key in ("seed", "games", "model", "learner.lora_rank", "learner.lora_alpha", "learner.lora_targets"):
+        if attrgetter(key)(before) != attrgetter(key)(config):
             raise UserError(f"{key} cannot change when a run is resumed; begin a new one with `spiral train`")
     preflight.check(config, new_run=False)
     newest = checkpoint.newest_sound(run_dir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
@@ -118,17 +119,10 @@ def _loop(
     """From the step after `step`, with policy version `version`, to the last one, or to a stop."""
 
     def save() -> None:
-        recorder.status(f"step {step}: writing a checkpoint")
+        recorder.status(f"step {step}: copying a checkpoint")
         run_id = recorder.wandb_run_id
         state = {"step": step, "version": version, "wandb_run_id": run_id, "schedule": schedule.state_dict()}
-        checkpoint.save(
-            config.run_dir,
-            state,
-            configs.dump(config),
-            cluster.save_learner,
-            keep_last=config.checkpoint.keep_last,
-            keep_every=config.checkpoint.keep_every,
-        )
+        cluster.begin_save(state)
 
     cluster.load(cluster.publish(version))
     if step == 0 and config.eval.every:
@@ -180,6 +174,8 @@ def _loop(
             saved_step = step
     if step > saved_step:
         save()
+    recorder.status("writing the last checkpoint")
+    cluster.finish_save()
 
 
 def _collect(

@@ -151,7 +151,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsRef:
-    """A policy version and the directory that holds its weights (HF safetensors)."""
+    """A policy version and the directory that holds its weights: HF safetensors, or a LoRA adapter in peft's files."""
 
     version: int
     location: str
+    is_adapter: bool = False

@@ -147,7 +147,7 @@ class LearnerConfig(Section):
     pack_tokens: Count = 4096
     """Most tokens in a packed row (a longer sample has a row of its own)."""
     learning_rate: Positive = 1e-6
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW. LoRA wants one ten times as high, or more."""
     lr_scheduler_type: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"
     ] = "constant"
@@ -166,10 +166,18 @@ class LearnerConfig(Section):
     """Weight of the reverse KL of whole completions to the reference model. 0: no reference model."""
     reference_refresh_every: Natural = 0
     """Copy the policy into the reference every K steps. 0: the reference stays the initial model."""
+    lora_rank: Annotated[int, Ge(0), Le(512)] = 0
+    """LoRA: train adapters of this rank beside the model's linear layers, and nothing else. 0: train all weights."""
+    lora_alpha: Count = 32
+    """What the adapters add is scaled by lora_alpha / lora_rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Linear layers that get adapters, such as [q_proj, v_proj]. Empty: all but the head."""
     logprob_chunk: Count = 4096
     """Tokens whose logits exist at the same time. Smaller: less memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
+    offload_optimizer: bool = False
+    """GPUs only: keep AdamW's moments in main memory, but for the update itself. 8 bytes a weight less, slower."""
     timeout_s: Positive = 3600.0
     """A learner that does not finish a step within this time stops the run."""
 

@@ -1,8 +1,9 @@
 """Checkpoints: a directory written aside and renamed, so that it is whole or absent.
 
-`step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it), the learner's
-state, the config, `files.json` (size and SHA-256 of each file, to tell a damaged one), and `state.json`: step, policy
-version, schedule, W&B run id. That file is written last: a directory without it is not a checkpoint.
+`step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it), or the LoRA
+adapter as one of peft's, the learner's state, the config, `files.json` (size and SHA-256 of each file, to tell a
+damaged one), and `state.json`: step, policy version, schedule, W&B run id. That file is written last: a directory
+without it is not a checkpoint.
 """
 
 import hashlib
@@ -15,7 +16,10 @@ from typing import Any
 
 STATE = "state.json"
 FILES = "files.json"
-OWN = ("learner.pt", "reference", "config.yaml", FILES, STATE)  # what a Hugging Face directory has no use for
+LEARNER = "learner.pt"
+REFERENCE = "reference"
+ADAPTER_CONFIG = "adapter_config.json"  # peft's: a checkpoint with it is a LoRA adapter
+OWN = (LEARNER, REFERENCE, "config.yaml", FILES, STATE)  # what a Hugging Face directory has no use for
 
 
 def save(
@@ -35,7 +39,8 @@ def save(
     """
     directory = run_dir / "checkpoints" / f"step_{state['step']:06d}"
     aside = directory.with_suffix(".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    for left_behind in (*directory.parent.glob("step_??????.tmp"), aside):  # by a killed process
+        shutil.rmtree(left_behind, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         write_learner(aside)
@@ -94,10 +99,11 @@ def damage(directory: Path) -> str | None:
     return None
 
 
-def export(run_dir: Path, target: Path, step: int | None = None) -> Path:
+def export(run_dir: Path, target: Path, step: int | None = None, *, merged: bool = False) -> Path:
     """Copy the model of a checkpoint (default: the newest) into `target`, a plain Hugging Face directory.
 
-    Returns the checkpoint. Raises ValueError if there is none, if it is damaged, or if `target` exists.
+    Of a LoRA run that is the adapter; `merged`, the model with the adapter in its weights. Returns the checkpoint.
+    Raises ValueError if there is none, if it is damaged, if there is nothing to merge, or if `target` exists.
     """
     found = [path for path in list_checkpoints(run_dir) if step in (None, _step(path))]
     if not found:
@@ -107,9 +113,17 @@ def export(run_dir: Path, target: Path, step: int | None = None) -> Path:
         raise ValueError(f"checkpoint {found[-1]} is damaged: {what}")
     if target.exists():
         raise ValueError(f"{target} exists; choose another directory")
+    if merged and not (found[-1] / ADAPTER_CONFIG).exists():
+        raise ValueError(f"{run_dir} trained whole weights, not LoRA adapters: there is nothing to merge")
     aside = target.with_name(target.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(found[-1], aside, ignore=lambda folder, names: [n for n in names if n in OWN])
+    if merged:
+        from spiral.learn.trainable import merge
+
+        merge(aside).save_pretrained(aside)
+        for adapter in aside.glob("adapter_*"):
+            adapter.unlink()
     aside.rename(target)
     return found[-1]
 

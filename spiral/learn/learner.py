@@ -6,55 +6,27 @@ Made a Ray actor by `spiral.cluster`.
 import math
 import random
 import time
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, get_scheduler
+from transformers import AutoTokenizer
 
-from spiral.config import Config
+from spiral.config import Config, dump
+from spiral.learn import checkpoint
 from spiral.learn.baselines import Baselines
 from spiral.learn.loss import TokenStats, kl_loss, policy_loss
-from spiral.learn.pack import PACKED_ATTENTION, Batch, make_batch, plan_rows
+from spiral.learn.optimizer import Optimizer
+from spiral.learn.pack import Batch, make_batch, plan_rows
 from spiral.learn.policy import Policy, Reference
 from spiral.learn.samples import make_samples
-from spiral.learn.shard import (
-    ALONE,
-    Rank,
-    deal,
-    join,
-    load_weights,
-    over_ranks,
-    part_of,
-    shard,
-    weights_at_rest,
-    whole,
-)
-from spiral.learn.weights import exported_weights, full_disk_is_oserror, publish, publish_dirs
+from spiral.learn.shard import ALONE, Rank, deal, join, load_weights, over_ranks, shard, whole
+from spiral.learn.tally import Tally
+from spiral.learn.trainable import DTYPES, trainable
+from spiral.learn.weights import full_disk_is_oserror, publish, publish_dirs
 from spiral.types import Episode, Sample, WeightsRef
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-NOT_COMPARED = -1.0
-
-
-@dataclass(slots=True)
-class _Totals:
-    """Sums over one step, from which the metrics are averages."""
-
-    loss: float = 0.0
-    grad_norm: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-    rho: float = 0.0
-    num_optimizer_steps: int = 0
-    num_segments: int = 0
-    num_tokens: int = 0
-    num_rho: int = 0
-    num_clipped: int = 0
-    num_masked: int = 0
-    logprob_diff: float = NOT_COMPARED
 
 
 class Learner:
@@ -63,79 +35,79 @@ class Learner:
     def __init__(self, config: Config, model_dir: Path, rank: Rank = ALONE) -> None:
         self._config = config
         self._rank = rank
+        self._writes = rank.index == 0
         self._device = "cuda" if config.learner.gpus else "cpu"
         self._dtype = DTYPES[config.model.dtype]
         torch.manual_seed(config.seed)
         self._mesh = join(rank, self._device)
-        self._model = self._load_model(model_dir).to(self._device)
+        self._trainable = trainable(config)
+        self._model = self._trainable.load(model_dir).to(self._device)
         if config.learner.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         self._policy = Policy(self._model, config.rollout.temperature, config.learner.logprob_chunk)
         shard(self._policy, self._model.get_decoder().layers, self._mesh)
         self._reference = None
         if config.learner.kl_coef > 0:
-            self._reference = Reference(self._load_model(model_dir).to(self._device))
+            self._reference = Reference(self._trainable.load(model_dir).to(self._device))
             shard(self._reference, self._reference.model.get_decoder().layers, self._mesh)
         self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
-        cfg = config.learner
-        self._optimizer = torch.optim.AdamW(
-            self._policy.parameters(),
-            lr=cfg.learning_rate,
-            betas=(cfg.adam_beta1, cfg.adam_beta2),
-            weight_decay=cfg.weight_decay,
-        )
-        self._scheduler = get_scheduler(
-            cfg.lr_scheduler_type,
-            self._optimizer,
-            num_warmup_steps=int(cfg.lr_warmup_ratio * config.steps),
-            num_training_steps=config.steps + 1,
-        )
-        with warnings.catch_warnings():  # torch expects an optimizer step before
-            warnings.simplefilter("ignore", UserWarning)
-            self._scheduler.step()  # a warm-up begins above 0, as a decay ends: no step is wasted
-        self._baselines = Baselines(cfg.baseline_decay)
+        self._optimizer = Optimizer(self._policy.parameters(), config.learner, config.steps)
+        self._baselines = Baselines(config.learner.baseline_decay)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
 
-    def _load_model(self, model_dir: Path) -> PreTrainedModel:
-        # Master weights are float32 whatever the compute type: small updates vanish in bfloat16.
-        return AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype=torch.float32, attn_implementation=PACKED_ATTENTION
-        )
+    # --- a step
 
     def step(self, step: int, version: int, episodes: list[Episode]) -> dict[str, float]:
         """One step: score `episodes` with RAE, then `epochs` passes over their samples. Returns metrics.
 
         `step` counts from 1; `version` is the policy version that is published now. Raises FloatingPointError before
-        the optimizer is touched if a loss or gradient is not finite.
+        the optimizer is touched if a loss or gradient is not finite, and OSError if a checkpoint could not be written.
         """
+        if self._writing is not None and self._writing.done():
+            self.finish_save()
         start = time.monotonic()
         cfg = self._config.learner
         advantages = self._baselines.score(episodes)
         samples = make_samples(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
-        totals = _Totals()
-        if self._reference is not None and cfg.reference_refresh_every:
-            if step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
-                ours = weights_at_rest(self._policy)  # sharded alike, so each rank copies its own part
-                with torch.no_grad():
-                    for name, tensor in weights_at_rest(self._reference).items():
-                        tensor.copy_(ours[name])
+        if cfg.reference_refresh_every and step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
+            self._refresh_reference()
+        tally = Tally()
         num_samples = cfg.local_batch_size * self._rank.count
         for epoch in range(cfg.epochs):
             order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(samples)), len(samples))
             for begin in range(0, len(order), num_samples):
                 chosen = [samples[i] for i in order[begin : begin + num_samples]]
                 # Only before the first update are the learner's weights those of the current version.
-                self._optimizer_step(chosen, version, totals, compare=totals.num_optimizer_steps == 0)
-        metrics = self._metrics(samples, episodes, self._over_ranks(totals), time.monotonic() - start)
-        self._scheduler.step()
-        return metrics
+                self._optimizer_step(chosen, version, tally, compare=tally.num_optimizer_steps == 0)
+        metrics = tally.metrics(self._mesh) | {
+            "train/learning_rate": self._optimizer.learning_rate,
+            "train/num_tokens": sum(sum(sample.loss_mask) for sample in samples),
+            "train/num_samples": len(samples),
+        }
+        self._optimizer.end_step()
+        for game in sorted({episode.match.game for episode in episodes}):
+            for role in (0, 1):
+                metrics[f"game/{game}/role{role}/baseline"] = self._baselines.value(game, role)
+        learn_s = time.monotonic() - start
+        trained = cfg.epochs * sum(len(sample.token_ids) for sample in samples)
+        return metrics | {"perf/learn_s": learn_s, "perf/trained_tokens_per_s": trained / learn_s}
 
-    def _optimizer_step(self, samples: list[Sample], version: int, totals: _Totals, *, compare: bool) -> None:
+    def _refresh_reference(self) -> None:
+        """Copy the policy into the reference. They are sharded alike, so each rank copies its own part."""
+        if self._reference is not None:
+            ours = self._trainable.live(self._policy)
+            with torch.no_grad():
+                for name, tensor in self._trainable.live(self._reference).items():
+                    tensor.copy_(ours[name])
+
+    def _optimizer_step(self, samples: list[Sample], version: int, tally: Tally, *, compare: bool) -> None:
         """Accumulate the gradient over micro batches, check it, clip it, step."""
         cfg = self._config.learner
         num_segments = sum(1 + max(sample.segment_ids) for sample in samples)
         num_tokens = sum(sum(sample.loss_mask) for sample in samples)
         suspects: set[int] = set()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         for batch, weight in self._micro_batches(samples, version):
             stats = self._forward(batch)
             terms = policy_loss(
@@ -163,29 +135,19 @@ class Learner:
                 suspects.update(batch.episode_ids)
             # N counts over all ranks, so the gradient is the sum of theirs; sharding averages it.
             (weight * self._rank.count * loss).backward()  # type: ignore[no-untyped-call]
-            if weight == 0:
-                continue
-            totals.loss += loss.item()
-            totals.kl += float(stats.kl_T.detach().sum())
-            totals.entropy += float(stats.entropy_T.sum())
-            totals.rho += terms.rho_sum
-            totals.num_rho += terms.num_rho
-            totals.num_clipped += terms.num_clipped
-            totals.num_masked += terms.num_masked
-            if compare and bool(batch.current_T.any()):
-                diff_T = (stats.logprob_T.detach() - batch.behavior_logprob_T).abs()[batch.current_T]
-                totals.logprob_diff = max(totals.logprob_diff, float(diff_T.max()))
-        grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(self._policy.parameters(), cfg.grad_clip)))
+            if weight:
+                tally.add(batch, stats, terms, loss.detach(), compare=compare)
+        grad_norm = self._optimizer.clip()
         (num_suspects,) = over_ranks([len(suspects)], self._mesh)
         if num_suspects or not math.isfinite(grad_norm):  # on every rank, so that none waits for another
             among = sorted(suspects or {sample.episode_id for sample in samples})
             what = "loss is not finite" if num_suspects else f"gradient norm is {grad_norm}"
             raise FloatingPointError(f"{what} in a batch with matches {among}")
         self._optimizer.step()
-        totals.grad_norm += grad_norm
-        totals.num_optimizer_steps += 1
-        totals.num_segments += num_segments
-        totals.num_tokens += num_tokens
+        tally.grad_norm += grad_norm
+        tally.num_optimizer_steps += 1
+        tally.num_segments += num_segments
+        tally.num_tokens += num_tokens
 
     def _micro_batches(self, samples: list[Sample], version: int) -> Iterator[tuple[Batch, float]]:
         """This rank's share of the samples, as (batch, weight of its loss).
@@ -205,88 +167,74 @@ class Learner:
         with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
             return TokenStats(*self._policy(batch, [self._reference] if self._reference is not None else []))
 
-    def _over_ranks(self, totals: _Totals) -> _Totals:
-        """The totals of all ranks; what every rank counts alike stays as it is."""
-        names = ("loss", "kl", "entropy", "rho", "num_rho", "num_clipped", "num_masked")
-        for name, value in zip(names, over_ranks([getattr(totals, n) for n in names], self._mesh), strict=True):
-            setattr(totals, name, value)
-        (totals.logprob_diff,) = over_ranks([totals.logprob_diff], self._mesh, largest=True)
-        return totals
-
-    def _metrics(
-        self, samples: list[Sample], episodes: list[Episode], totals: _Totals, learn_s: float
-    ) -> dict[str, float]:
-        trained = sum(len(sample.token_ids) for sample in samples) * self._config.learner.epochs
-        metrics = {
-            "train/loss": totals.loss / totals.num_optimizer_steps,
-            "train/grad_norm": totals.grad_norm / totals.num_optimizer_steps,
-            "train/learning_rate": self._optimizer.param_groups[0]["lr"],
-            "train/kl": totals.kl / totals.num_segments,
-            "train/entropy": totals.entropy / totals.num_tokens,
-            "train/rho_mean": totals.rho / totals.num_rho,
-            "train/rho_clipped_frac": totals.num_clipped / totals.num_rho,
-            "train/rho_masked_frac": totals.num_masked / totals.num_rho,
-            "train/num_tokens": sum(sum(sample.loss_mask) for sample in samples),
-            "train/num_samples": len(samples),
-            "perf/learn_s": learn_s,
-            "perf/trained_tokens_per_s": trained / learn_s,
-        }
-        if totals.logprob_diff > NOT_COMPARED:
-            metrics["train/logprob_diff_max"] = totals.logprob_diff
-        for game in sorted({episode.match.game for episode in episodes}):
-            for role in (0, 1):
-                metrics[f"game/{game}/role{role}/baseline"] = self._baselines.value(game, role)
-        return metrics
+    # --- weights to the generators
 
     def publish(self, version: int) -> WeightsRef | None:
         """Write the current weights where generators can load them. Only rank 0 writes, and returns where."""
-        weights = exported_weights(_whole_model(self._policy), self._dtype)
-        return publish(weights, publish_dirs(self._config), version) if self._rank.index == 0 else None
+        kind = self._trainable
+        weights = whole(kind.live(self._policy), keep=self._writes, dtype=kind.published_dtype)
+        if not self._writes:
+            return None
+        num_bytes = sum(tensor.nbytes for tensor in weights.values())
+        directories = publish_dirs(self._config)
+        location = publish(lambda aside: kind.publish(weights, aside), num_bytes, directories, version)
+        return WeightsRef(version=version, location=str(location), is_adapter=self._config.learner.lora_rank > 0)
 
-    def save(self, directory: Path) -> None:
-        """Write weights (a Hugging Face directory), reference and learner state into `directory`; only rank 0 does."""
-        weights = _whole_model(self._policy)
-        reference = _whole_model(self._reference) if self._reference is not None else None
-        state = {
-            "optimizer": whole(self._optimizer.state_dict()),
-            "scheduler": self._scheduler.state_dict(),
+    # --- checkpoints
+
+    def begin_save(self, run_dir: Path, state: dict[str, Any]) -> None:
+        """Take a copy of everything, and write it as the checkpoint of `state["step"]` while training goes on.
+
+        Only rank 0 copies and writes. A failure (a full disk) is raised by the next `step`, `begin_save` or
+        `finish_save`.
+        """
+        self.finish_save()
+        weights = whole(self._trainable.live(self._policy), keep=self._writes, copy=True)
+        reference = None
+        if self._reference is not None:
+            reference = whole(self._trainable.live(self._reference), keep=self._writes, copy=True)
+        learner = self._optimizer.state_dict(keep=self._writes) | {
             "baselines": self._baselines.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
-        if self._rank.index != 0:
-            return
-        with full_disk_is_oserror(directory):
-            self._model.save_pretrained(directory, state_dict=weights)
-            self._tokenizer.save_pretrained(directory)
-            if self._reference is not None:
-                self._reference.model.save_pretrained(directory / "reference", state_dict=reference)
-            torch.save(state, directory / "learner.pt")
+
+        def write(directory: Path) -> None:
+            with full_disk_is_oserror(directory):
+                self._trainable.save(self._model, weights, directory)
+                self._tokenizer.save_pretrained(directory)
+                if reference is not None:
+                    self._trainable.save(self._model, reference, directory / checkpoint.REFERENCE)
+                torch.save(learner, directory / checkpoint.LEARNER)
+
+        if self._writes:
+            keep = self._config.checkpoint
+            self._writing = self._writer.submit(
+                checkpoint.save,
+                run_dir,
+                state,
+                dump(self._config),
+                write,
+                keep_last=keep.keep_last,
+                keep_every=keep.keep_every,
+            )
+
+    def finish_save(self) -> None:
+        """Wait until the checkpoint that was begun is whole. Raises what stopped it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def load(self, directory: Path) -> None:
-        """Go on from what `save` wrote. Settings of the optimizer come from the config, its state from the checkpoint.
+        """Go on from a checkpoint. Settings of the optimizer come from the config, its state from the checkpoint.
 
         A reference that the checkpoint lacks, because kl_coef was 0, begins as the checkpoint's policy.
         """
-        load_weights(self._policy, Reference(self._load_model(directory)).state_dict())
+        load_weights(self._trainable.live(self._policy), self._trainable.read(directory))
         if self._reference is not None:
-            saved = directory / "reference" if (directory / "reference").exists() else directory
-            load_weights(self._reference, Reference(self._load_model(saved)).state_dict())
-        state = torch.load(directory / "learner.pt", weights_only=True, map_location="cpu")
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
-        for number, parameter in enumerate(self._policy.parameters()):
-            moments = state["optimizer"]["state"].get(number, {})
-            moments |= {k: part_of(v, parameter) for k, v in moments.items() if v.shape == parameter.shape}
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scheduler.load_state_dict({**state["scheduler"], "base_lrs": self._scheduler.base_lrs})
-        schedules = zip(self._scheduler.base_lrs, self._scheduler.lr_lambdas, strict=True)
-        learning_rates = [base * factor(self._scheduler.last_epoch) for base, factor in schedules]
-        for group, own, rate in zip(self._optimizer.param_groups, settings, learning_rates, strict=True):
-            group.update(own | {"lr": rate})
+            saved = directory / checkpoint.REFERENCE
+            read = self._trainable.read(saved if saved.exists() else directory)
+            load_weights(self._trainable.live(self._reference), read)
+        state = torch.load(directory / checkpoint.LEARNER, weights_only=True, map_location="cpu")
+        self._optimizer.load_state_dict(state)
         self._baselines.load_state_dict(state["baselines"])
         torch.set_rng_state(state["torch_rng"])
-
-
-def _whole_model(wrapper: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The gathered weights of the model inside Policy or Reference, by their Hugging Face names."""
-    gathered: dict[str, torch.Tensor] = whole(weights_at_rest(wrapper))
-    return {name.removeprefix("model."): tensor.detach() for name, tensor in gathered.items()}

@@ -60,17 +60,24 @@ def deal(costs: Sequence[int], count: int) -> list[list[int]]:
     return shares
 
 
-def whole(value: Any) -> Any:
-    """`value` (a tensor, or mappings and lists of tensors) with every sharded tensor gathered; tied ones stay tied."""
-    if isinstance(value, DTensor):
-        return value.full_tensor()
+def whole(value: Any, *, keep: bool = True, copy: bool = False, dtype: torch.dtype | None = None) -> Any:
+    """`value` (a tensor, or mappings and lists of tensors) in main memory, its sharded tensors gathered one at a time.
+
+    Tied tensors stay tied. With `copy`, nothing of it is shared with what goes on being trained. `dtype`: of all
+    tensors. A rank that does not `keep` it only takes part, and gets empty tensors.
+    """
+    if isinstance(value, torch.Tensor):
+        tensor = value.full_tensor() if isinstance(value, DTensor) else value
+        return tensor.detach().to("cpu", dtype, copy=copy) if keep else tensor.new_empty(0)
     if isinstance(value, Mapping):
         gathered: dict[int, Any] = {}
         for item in value.values():
             if id(item) not in gathered:
-                gathered[id(item)] = whole(item)
+                gathered[id(item)] = whole(item, keep=keep, copy=copy, dtype=dtype)
         return {key: gathered[id(item)] for key, item in value.items()}
-    return [whole(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [whole(item, keep=keep, copy=copy, dtype=dtype) for item in value]
+    return value
 
 
 def weights_at_rest(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -88,9 +95,9 @@ def part_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy whole `weights` into a module that may be sharded. Raises KeyError if one is missing."""
-    for name, tensor in weights_at_rest(module).items():
+def load_weights(into: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy whole `weights` into tensors that may be sharded. Raises KeyError if one is missing."""
+    for name, tensor in into.items():
         tensor.copy_(part_of(weights[name], tensor))
 
 

@@ -1,19 +1,14 @@
-"""Publishing weights: a policy version becomes a safetensors directory that generators load."""
+"""Publishing weights: a policy version becomes a directory that generators load."""
 
 import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spiral.config import Config
-from spiral.types import WeightsRef
-
-if TYPE_CHECKING:
-    import torch
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -30,36 +25,21 @@ def publish_dirs(config: Config) -> tuple[Path, ...]:
     return (*shared, config.run_dir.resolve() / "weights")
 
 
-def exported_weights(state: Mapping[str, "torch.Tensor"], dtype: "torch.dtype") -> dict[str, "torch.Tensor"]:
-    """The parameters of a state dict by their Hugging Face names; a tensor that is tied to another is left out."""
-    seen: set[int] = set()
-    weights = {}
-    for name, tensor in state.items():
-        if tensor.data_ptr() in seen:
-            continue
-        seen.add(tensor.data_ptr())
-        weights[name] = tensor.detach().to("cpu", dtype).contiguous()
-    return weights
-
-
-def publish(weights: Mapping[str, "torch.Tensor"], directories: Sequence[Path], version: int) -> WeightsRef:
-    """Write `weights` as v<version> into the first of `directories` with room. The version before stays, others go."""
-    from safetensors.torch import save_file
-
-    num_bytes = sum(tensor.nbytes for tensor in weights.values())
+def publish(write: Callable[[Path], None], num_bytes: int, directories: Sequence[Path], version: int) -> Path:
+    """Let `write` fill v<version> in the first of `directories` with room. The version before stays, others go."""
     directory = next((d for d in directories[:-1] if _free_bytes(d) > 3 * num_bytes), directories[-1])
     location, aside = directory / f"v{version:06d}", directory / f"v{version:06d}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     with full_disk_is_oserror(directory):
-        save_file(dict(weights), aside / "model.safetensors", metadata={"format": "pt"})
+        write(aside)
     shutil.rmtree(location, ignore_errors=True)
     aside.rename(location)
     # Later versions can only be what a killed run left behind before this one resumed.
     for other in (path for d in directories for path in d.glob("v??????")):
         if not version - 1 <= int(other.name[1:]) <= version:
             shutil.rmtree(other, ignore_errors=True)
-    return WeightsRef(version=version, location=str(location))
+    return location
 
 
 @contextmanager

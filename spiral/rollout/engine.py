@@ -6,10 +6,12 @@ sampled. Nothing is ever tokenised twice.
 
 import itertools
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from vllm import SamplingParams, TokensPrompt
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -17,6 +19,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from spiral.config import GeneratorsConfig, RolloutConfig
 from spiral.rollout.prompt import PromptTooLong
 from spiral.types import Completion, WeightsRef
+
+ADAPTER_NUMBER = 1
 
 
 class Engine:
@@ -27,6 +31,7 @@ class Engine:
         self._llm = llm
         self._rollout = rollout
         self._max_model_len = max_model_len
+        self._adapter: LoRARequest | None = None
         self._request_ids = itertools.count()
 
     @classmethod
@@ -37,8 +42,12 @@ class Engine:
         generators: GeneratorsConfig,
         dtype: Literal["float32", "bfloat16"],
         seed: int,
+        lora_rank: int = 0,
     ) -> Self:
-        """Load the model and start the engine's process. Must be called inside a running event loop."""
+        """Load the model and start the engine's process. Must be called inside a running event loop.
+
+        With `lora_rank` the weights that `load` takes over are adapters of at most this rank.
+        """
         on_cpu = generators.gpus == 0
         args = AsyncEngineArgs(
             model=str(model_dir),
@@ -55,6 +64,8 @@ class Engine:
             logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
             disable_log_stats=True,
             generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
+            enable_lora=lora_rank > 0,
+            max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= lora_rank),
         )
         return cls(AsyncLLM.from_engine_args(args), rollout, generators.max_model_len)
 
@@ -101,11 +112,20 @@ class Engine:
         Requests in flight keep their tokens; their KV cache, like every other of the old version, is computed anew.
         """
         await self._llm.pause_generation(mode="keep", clear_cache=False)
-        await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.location})
+        if weights.is_adapter:
+            await self._load_adapter(weights)
+        else:
+            await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.location})
         if not await self._llm.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM kept KV blocks of the old policy version")
         self.version = weights.version
         await self._llm.resume_generation()
+
+    async def _load_adapter(self, weights: WeightsRef) -> None:
+        """Put the adapter in the place of the one before, for requests in flight as well: they name it by number."""
+        name = f"v{weights.version}"
+        await self._llm.add_lora(LoRARequest(name, ADAPTER_NUMBER, weights.location, load_inplace=True))
+        self._adapter = LoRARequest(name, ADAPTER_NUMBER, weights.location)
 
     def shutdown(self) -> None:
         """End the engine's process. The engine is of no use afterwards."""
@@ -115,7 +135,8 @@ class Engine:
     async def _run(self, token_ids: tuple[int, ...], params: SamplingParams) -> RequestOutput:
         prompt = TokensPrompt(prompt_token_ids=list(token_ids))
         final: RequestOutput | None = None
-        async for output in self._llm.generate(prompt, params, request_id=str(next(self._request_ids))):
+        request_id = str(next(self._request_ids))
+        async for output in self._llm.generate(prompt, params, request_id, lora_request=self._adapter):
             final = output
         assert final is not None, "vLLM ended a request without an output"
         return final

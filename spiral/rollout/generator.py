@@ -33,7 +33,12 @@ class Generator:
         config = self._config
         self._prompter = Prompter(AutoTokenizer.from_pretrained(self._model_dir), config.rollout.answer_format)
         self._engine = Engine.start(
-            self._model_dir, config.rollout, config.generators, config.model.dtype, config.seed + self._index
+            self._model_dir,
+            config.rollout,
+            config.generators,
+            config.model.dtype,
+            config.seed + self._index,
+            config.learner.lora_rank,
         )
 
     async def play(self, matches: list[Match]) -> list[Episode]:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.config import Config
 from spiral.learn.learner import Learner
-from spiral.learn.weights import exported_weights, publish
 from spiral.rollout.generator import Generator
 from spiral.types import Match, WeightsRef
 
@@ -35,8 +34,17 @@ async def running(config: Config, model_dir: Path) -> AsyncIterator[Generator]:
         generator._engine.shutdown()
 
 
-def publish_to(directory: Path, learner: Learner, version: int) -> WeightsRef:
-    return publish(exported_weights(learner._model.state_dict(), torch.float32), [directory], version)
+def changed(config: Config, **sections: dict[str, object]) -> Config:
+    """`config` with keys of its sections set."""
+    return Config.model_validate(
+        config.model_dump() | {name: getattr(config, name).model_dump() | keys for name, keys in sections.items()}
+    )
+
+
+def publish(learner: Learner, version: int) -> WeightsRef:
+    weights = learner.publish(version)
+    assert weights is not None
+    return weights
 
 
 def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(
@@ -45,10 +53,11 @@ def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(
     """The measure that guards a run must see a generator that kept the old weights under the new version's name."""
 
     async def check() -> None:
-        learner = Learner(smoke_config, model_dir)
-        async with running(smoke_config, model_dir) as generator:
+        config = changed(smoke_config, weights={"dir": tmp_path})
+        learner = Learner(config, model_dir)
+        async with running(config, model_dir) as generator:
             first = learner.step(1, 0, await generator.play(matches(32)))
-            await generator.load(publish_to(tmp_path, learner, 1))
+            await generator.load(publish(learner, 1))
             synced = learner.step(2, 1, await generator.play(matches(32, first=32)))
             generator._engine.version = 2  # claims the new version without having loaded it
             broken = learner.step(3, 2, await generator.play(matches(32, first=64)))
@@ -63,21 +72,21 @@ def test_weights_change_under_requests_in_flight(smoke_config: Config, model_dir
     """Requests are kept and say that two versions sampled them; nothing is read from the old version's cache after."""
 
     async def check() -> None:
-        rollout = smoke_config.rollout.model_copy(update={"max_tokens": 200})
-        learner = Learner(smoke_config, model_dir)
+        config = changed(smoke_config, rollout={"max_tokens": 200}, weights={"dir": tmp_path})
+        learner = Learner(config, model_dir)
         shared = tuple(5 + i % 20 for i in range(100))  # a prefix of several cache blocks
         with torch.no_grad():  # a model that rarely ends its answers keeps its requests in flight
             learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
-        async with running(smoke_config.model_copy(update={"rollout": rollout}), model_dir) as generator:
+        async with running(config, model_dir) as generator:
             engine = generator._engine
-            await generator.load(publish_to(tmp_path, learner, 1))
+            await generator.load(publish(learner, 1))
             requests = [asyncio.create_task(engine.sample((*shared, 30 + i % 9))) for i in range(64)]
             await asyncio.sleep(0.3)
             with torch.no_grad():
                 for parameter in learner._model.parameters():
                     parameter.add_(0.02 * torch.randn_like(parameter))
-            await generator.load(publish_to(tmp_path, learner, 2))
+            await generator.load(publish(learner, 2))
             fresh = await engine.sample((*shared, 7))
             completions = await asyncio.gather(*requests)
         spanning = [c for c in completions if (c.min_version, c.max_version) == (1, 2)]
@@ -111,8 +120,7 @@ def test_scores_are_the_models_own_probabilities(smoke_config: Config, model_dir
 
 def test_a_prompt_that_does_not_fit_makes_the_episode_void(smoke_config: Config, model_dir: Path) -> None:
     async def play() -> str | None:
-        generators = smoke_config.generators.model_copy(update={"max_model_len": 40})
-        config = smoke_config.model_copy(update={"generators": generators})
+        config = changed(smoke_config, generators={"max_model_len": 40})
         async with running(config, model_dir) as generator:
             _, tic_tac_toe = await generator.play(matches(2))
         assert tic_tac_toe.end_reason == "void"
@@ -121,3 +129,73 @@ def test_a_prompt_that_does_not_fit_makes_the_episode_void(smoke_config: Config,
     error = asyncio.run(play())
     assert error is not None
     assert "max_model_len=40" in error
+
+
+# --- LoRA
+
+
+LORA = {"lora_rank": 4, "learning_rate": 1e-2}
+
+
+def test_adapters_agree_after_each_sync_and_one_is_loaded(
+    smoke_config: Config, model_dir: Path, tmp_path: Path
+) -> None:
+    """Three versions, far enough apart that a stale adapter would show; the engine holds the newest alone."""
+
+    async def check() -> None:
+        config = changed(smoke_config, learner=LORA, weights={"dir": tmp_path})
+        learner = Learner(config, model_dir)
+        async with running(config, model_dir) as generator:
+            for version in range(3):
+                await generator.load(publish(learner, version))
+                assert list(await generator._engine._llm.list_loras()) == [1]
+                episodes = await generator.play(matches(32, first=32 * version))
+                assert learner.step(version + 1, version, episodes)["train/logprob_diff_max"] <= 1e-4
+            generator._engine.version = 3  # claims the new version without having loaded it
+            broken = learner.step(4, 3, await generator.play(matches(32, first=96)))
+        assert broken["train/logprob_diff_max"] > 1e-3
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["v000001", "v000002"]
+
+    asyncio.run(check())
+
+
+def test_an_adapter_changes_under_requests_in_flight(smoke_config: Config, model_dir: Path, tmp_path: Path) -> None:
+    """Requests go on with the new adapter, for which their whole KV cache is computed anew."""
+
+    async def check() -> None:
+        config = changed(smoke_config, rollout={"max_tokens": 200}, learner=LORA, weights={"dir": tmp_path})
+        learner = Learner(config, model_dir)
+        with torch.no_grad():  # a model that rarely ends its answers keeps its requests in flight
+            learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
+            learner._model.lm_head.weight.mul_(0.1)
+        prompt = tuple(5 + i % 20 for i in range(100))
+        base = tmp_path / "base"
+        plain = AutoModelForCausalLM.from_pretrained(model_dir)
+        plain.lm_head.weight.data.copy_(learner._model.lm_head.weight)
+        plain.save_pretrained(base)
+        AutoTokenizer.from_pretrained(model_dir).save_pretrained(base)
+        async with running(config, base) as generator:
+            engine = generator._engine
+            await generator.load(publish(learner, 1))
+            requests = [asyncio.create_task(engine.sample((*prompt, 30 + i % 9))) for i in range(64)]
+            await asyncio.sleep(0.3)
+            for name, parameter in learner._model.named_parameters():
+                if ".lora_" in name:
+                    parameter.data.add_(0.1 * torch.randn_like(parameter))
+            await generator.load(publish(learner, 2))
+            assert list(await engine._llm.list_loras()) == [1]
+            completions = await asyncio.gather(*requests)
+        spanning = [(i, c) for i, c in enumerate(completions) if (c.min_version, c.max_version) == (1, 2)]
+        assert spanning, "no request was in flight while the adapter changed"
+        index, completion = max(spanning, key=lambda pair: len(pair[1].token_ids))
+        start = len(prompt) + 1
+        sequence = torch.tensor([(*prompt, 30 + index % 9, *completion.token_ids)])
+        learner._model.set_attn_implementation("sdpa")
+        with torch.no_grad():
+            logprobs = learner._model(sequence).logits[0, start - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, sequence[0, start:, None])[:, 0]
+        difference = (expected - torch.tensor(completion.logprobs)).abs()
+        assert difference[0] > 1e-3, "the first tokens are of the adapter before"
+        assert difference[-1] <= 1e-4, "the last are of the new one, and so is all that they attend to"
+
+    asyncio.run(check())

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.monitor.files import EpisodeFiles
@@ -110,6 +111,36 @@ def test_a_sharded_learner_trains_and_goes_on_alone(model_dir: Path, tmp_path: P
     assert [row["step"] for row in table] == [1, 2, 3]
     assert max(row["train/logprob_diff_max"] for row in table) <= 1e-4
     assert sorted(trained_matches(tmp_path / "smoke")) == list(range(3 * 64))
+
+
+def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Path) -> None:
+    """Only adapters travel and are kept; merged they are a model like any other."""
+    lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.every=0"]
+    done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", *lora)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_dir = tmp_path / "smoke"
+    done = spiral("resume", str(run_dir), "steps=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["step"] for row in rows(run_dir)] == [1, 2, 3]
+    assert max(row["train/logprob_diff_max"] for row in rows(run_dir)) <= 1e-4
+    checkpoint = run_dir / "checkpoints" / "step_000003"
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in checkpoint.iterdir()}
+    assert not (checkpoint / "model.safetensors").exists()
+    changed = spiral("resume", str(run_dir), "steps=4", "learner.lora_rank=4")
+    assert changed.returncode == 2
+    assert "learner.lora_rank cannot change" in changed.stderr
+
+    for name, options in (("adapter", []), ("merged", ["--merge"])):
+        done = spiral("export", str(run_dir), "--to", str(tmp_path / name), *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert not list((tmp_path / "merged").glob("adapter*"))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    adapted = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(model_dir)
+    with torch.no_grad():
+        one, other, before = (model(torch.tensor([[5, 6, 7]])).logits for model in (merged, adapted, plain))
+    assert torch.allclose(one, other, atol=1e-4)
+    assert (one - before).abs().max() > 1e-2
 
 
 def test_a_run_directory_that_exists_is_refused(smoke_run: Run) -> None:

@@ -1,8 +1,12 @@
 """The learner on a randomly initialised Llama, in this process: what a step does, and that it comes back exactly."""
 
 import dataclasses
+import errno
 import random
+import threading
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +14,14 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spiral.config import Config
+from spiral.config.tree import WeightsConfig
+from spiral.learn.checkpoint import list_checkpoints
 from spiral.learn.learner import Learner
-from spiral.types import Completion, Episode, Match, Turn
+from spiral.learn.trainable import AllWeights
+from spiral.types import Completion, Episode, Match, Turn, WeightsRef
 
 VOCABULARY = 32
+Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +95,19 @@ def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
     ]
 
 
+def save(one: Learner, run_dir: Path, step: int = 1) -> Path:
+    """Write a checkpoint, and wait for it."""
+    one.begin_save(run_dir, {"step": step})
+    one.finish_save()
+    return run_dir / "checkpoints" / f"step_{step:06d}"
+
+
 def weights(of: Learner) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in of._model.state_dict().items()}
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    return max(float((a[name] - b[name]).abs().max()) for name in a)
+    return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
 def test_a_step_changes_the_weights_and_counts_what_it_trained(model_dir: Path) -> None:
@@ -157,9 +172,8 @@ def test_saved_and_loaded_goes_on_exactly(model_dir: Path, tmp_path: Path) -> No
     for step in (1, 2, 3):
         straight.step(step, step - 1, episodes(step))
         first.step(step, step - 1, episodes(step))
-    first.save(tmp_path)
     resumed = learner(model_dir, **options)
-    resumed.load(tmp_path)
+    resumed.load(save(first, tmp_path))
     for step in (4, 5):
         expected = straight.step(step, step - 1, episodes(step))
         got = resumed.step(step, step - 1, episodes(step))
@@ -172,8 +186,8 @@ def test_saved_and_loaded_goes_on_exactly(model_dir: Path, tmp_path: Path) -> No
 def test_a_checkpoint_is_a_hugging_face_model(model_dir: Path, tmp_path: Path) -> None:
     one = learner(model_dir)
     one.step(1, 0, episodes(1))
-    one.save(tmp_path)
-    assert largest_difference(LlamaForCausalLM.from_pretrained(tmp_path).state_dict(), weights(one)) == 0.0
+    directory = save(one, tmp_path)
+    assert largest_difference(LlamaForCausalLM.from_pretrained(directory).state_dict(), weights(one)) == 0.0
 
 
 def test_logprob_diff_compares_tokens_of_the_current_version_only(model_dir: Path) -> None:
@@ -209,18 +223,16 @@ def test_reference_is_refreshed_every_so_many_steps(model_dir: Path) -> None:
 def test_a_resumed_run_takes_its_learning_rate_from_the_config(model_dir: Path, tmp_path: Path) -> None:
     one = learner(model_dir, learning_rate=1e-3)
     one.step(1, 0, episodes(1))
-    one.save(tmp_path)
     resumed = learner(model_dir, learning_rate=5e-4)
-    resumed.load(tmp_path)
+    resumed.load(save(one, tmp_path))
     assert resumed.step(2, 1, episodes(2))["train/learning_rate"] == pytest.approx(5e-4)
 
 
 def test_a_kl_added_on_resume_starts_from_the_checkpoints_policy(model_dir: Path, tmp_path: Path) -> None:
     one = learner(model_dir)
     one.step(1, 0, episodes(1))
-    one.save(tmp_path)
     resumed = learner(model_dir, kl_coef=0.1, epochs=1, local_batch_size=100)
-    resumed.load(tmp_path)
+    resumed.load(save(one, tmp_path))
     assert resumed.step(2, 1, episodes(2))["train/kl"] == pytest.approx(0.0, abs=1e-6)
 
 
@@ -228,3 +240,85 @@ def test_learning_rate_follows_the_schedule(model_dir: Path) -> None:
     one = learner(model_dir, lr_scheduler_type="linear", lr_warmup_ratio=0.0)
     rates = [one.step(step, step - 1, episodes(step, num=1))["train/learning_rate"] for step in (1, 2, 3)]
     assert rates == [pytest.approx(1e-3 * left / 11) for left in (10, 9, 8)]
+
+
+# --- checkpoints are written while training goes on
+
+
+def test_a_checkpoint_is_of_the_step_it_was_begun_at(model_dir: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    """The learner trains on while the disk is slow; what is written is what was there before."""
+    may_write = threading.Event()
+    one, write = learner(model_dir), AllWeights.save
+
+    def slow(*arguments: Any) -> None:
+        assert may_write.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(AllWeights, "save", slow)
+    one.step(1, 0, episodes(1))
+    before = weights(one)
+    one.begin_save(tmp_path, {"step": 1})
+    one.step(2, 1, episodes(2))
+    assert list_checkpoints(tmp_path) == []
+    may_write.set()
+    one.finish_save()
+    (directory,) = list_checkpoints(tmp_path)
+    assert largest_difference(weights(one), before) > 1e-4
+    assert largest_difference(LlamaForCausalLM.from_pretrained(directory).state_dict(), before) == 0.0
+    moments = torch.load(directory / "learner.pt", weights_only=True)["optimizer"]["state"]
+    assert {float(state["step"]) for state in moments.values()} == {4.0}  # two epochs of two optimizer steps
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_next_step(
+    model_dir: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(AllWeights, "save", full)
+    one = learner(model_dir)
+    one.begin_save(tmp_path, {"step": 1})
+    wait([one._writing])
+    with pytest.raises(OSError, match="No space left"):
+        one.step(1, 0, episodes(1))
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+# --- LoRA
+
+
+LORA = {"lora_rank": 4, "lora_alpha": 8, "kl_coef": 0.1, "reference_refresh_every": 2, "lr_scheduler_type": "linear"}
+
+
+def test_only_adapters_are_trained_and_checkpointed(model_dir: Path, tmp_path: Path) -> None:
+    one = learner(model_dir, **LORA)
+    before = weights(one)
+    one.step(1, 0, episodes(1))
+    changed = {name for name, tensor in weights(one).items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if ".lora_" in name}
+    directory = save(one, tmp_path)
+    assert {path.name for path in directory.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert not list(directory.glob("model*.safetensors"))
+    moments = torch.load(directory / "learner.pt", weights_only=True)["optimizer"]["state"]
+    assert len(moments) == len(changed)
+
+
+def test_adapters_saved_and_loaded_go_on_exactly(model_dir: Path, tmp_path: Path) -> None:
+    straight, resumed = learner(model_dir, **LORA), learner(model_dir, **LORA)
+    for step in (1, 2, 3):
+        straight.step(step, step - 1, episodes(step))
+    resumed.load(save(straight, tmp_path))
+    for step in (4, 5):
+        rows = [one.step(step, step - 1, episodes(step)) for one in (straight, resumed)]
+        first, second = ({k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows)
+        assert first == second
+    assert largest_difference(weights(straight), weights(resumed)) == 0.0
+
+
+def test_an_adapter_is_published_as_one(model_dir: Path, tmp_path: Path) -> None:
+    settings = config(**LORA)
+    one = Learner(settings.model_copy(update={"weights": WeightsConfig(dir=tmp_path)}), model_dir)
+    one.step(1, 0, episodes(1))
+    ref = one.publish(1)
+    assert ref == WeightsRef(version=1, location=str(tmp_path / "v000001"), is_adapter=True)
+    assert {path.name for path in (tmp_path / "v000001").iterdir()} >= {"adapter_config.json"}

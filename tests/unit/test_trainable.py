@@ -1,0 +1,115 @@
+"""What of a model is trained, and what the files hold that others load: vLLM, transformers, peft."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
+
+from spiral.learn.policy import Reference
+from spiral.learn.trainable import ADAPTER_WEIGHTS, Adapters, AllWeights, merge
+from tests.unit.test_learner import config, model_dir
+
+__all__ = ["model_dir"]  # a fixture
+
+
+@pytest.fixture
+def tied_dir(model_dir: Path, tmp_path: Path) -> Path:
+    """A model whose head shares the embedding's tensor, as in many small language models."""
+    settings = LlamaForCausalLM.from_pretrained(model_dir).config
+    settings.tie_word_embeddings = True
+    LlamaForCausalLM(settings).save_pretrained(tmp_path / "tied")
+    return tmp_path / "tied"
+
+
+def published(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model.safetensors")  # type: ignore[no-any-return]
+
+
+def test_a_tied_tensor_is_published_once(tied_dir: Path, tmp_path: Path) -> None:
+    everything = AllWeights(config())
+    weights = everything.live(Reference(everything.load(tied_dir)))
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= weights.keys()
+    everything.publish(weights, tmp_path)
+    assert published(tmp_path).keys() == weights.keys() - {"lm_head.weight"}
+
+
+def test_untied_tensors_are_all_published(model_dir: Path, tmp_path: Path) -> None:
+    everything = AllWeights(config())
+    weights = everything.live(Reference(everything.load(model_dir)))
+    everything.publish(weights, tmp_path)
+    assert published(tmp_path).keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in published(tmp_path).items())
+
+
+def test_master_weights_are_float32_and_generators_get_the_compute_type(model_dir: Path) -> None:
+    everything = AllWeights(
+        config().model_copy(update={"model": config().model.model_copy(update={"dtype": "bfloat16"})})
+    )
+    assert {p.dtype for p in everything.load(model_dir).parameters()} == {torch.float32}
+    assert everything.published_dtype == torch.bfloat16
+
+
+def adapters(**options: object) -> Adapters:
+    return Adapters(config(lora_rank=4, lora_alpha=8, **options))
+
+
+def test_adapters_alone_are_trained_and_change_nothing_at_first(model_dir: Path) -> None:
+    model, plain = adapters().load(model_dir), LlamaForCausalLM.from_pretrained(model_dir)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 7 * 2  # layers, linear layers in each, matrices
+    assert all(".lora_" in name for name in trained)
+    tokens = torch.tensor([[1, 2, 3]])
+    model.set_attn_implementation("sdpa")
+    assert torch.equal(model(tokens).logits, plain(tokens).logits)
+
+
+def test_adapters_stay_float32_beside_a_model_in_its_compute_type(model_dir: Path) -> None:
+    settings = config(lora_rank=4)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dtype": "bfloat16"})})
+    types = {p.dtype: p.requires_grad for p in Adapters(settings).load(model_dir).parameters()}
+    assert types == {torch.bfloat16: False, torch.float32: True}
+
+
+def test_the_layers_that_get_adapters_can_be_chosen(model_dir: Path) -> None:
+    model = adapters(lora_targets=("q_proj", "v_proj")).load(model_dir)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 2 * 2
+    with pytest.raises(ValueError, match="nope"):
+        adapters(lora_targets=("nope",)).load(model_dir)
+
+
+@pytest.fixture
+def adapter_dir(model_dir: Path, tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    """A saved adapter, and the logits of the model with it."""
+    kind = adapters()
+    model = kind.load(model_dir)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.3)
+    kind.save(model, kind.live(Reference(model)), tmp_path)
+    model.set_attn_implementation("sdpa")
+    return tmp_path, model(torch.tensor([[1, 2, 3]])).logits.detach()
+
+
+def test_saved_adapters_are_peft_files(model_dir: Path, adapter_dir: tuple[Path, torch.Tensor]) -> None:
+    directory, expected = adapter_dir
+    plain = LlamaForCausalLM.from_pretrained(model_dir)
+    logits = PeftModel.from_pretrained(plain, directory)(torch.tensor([[1, 2, 3]])).logits
+    assert torch.allclose(logits, expected, atol=1e-6)
+    assert (expected - LlamaForCausalLM.from_pretrained(model_dir)(torch.tensor([[1, 2, 3]])).logits).abs().max() > 0.1
+
+
+def test_what_is_saved_is_read(adapter_dir: tuple[Path, torch.Tensor]) -> None:
+    saved = adapters().read(adapter_dir[0])
+    assert saved.keys() == load_file(adapter_dir[0] / ADAPTER_WEIGHTS).keys()
+    assert len(saved) == 28
+
+
+def test_a_merged_model_is_the_adapted_one(adapter_dir: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    directory, expected = adapter_dir
+    merge(directory).save_pretrained(tmp_path / "merged")
+    merged = LlamaForCausalLM.from_pretrained(tmp_path / "merged")
+    assert torch.allclose(merged(torch.tensor([[1, 2, 3]])).logits, expected, atol=1e-5)
