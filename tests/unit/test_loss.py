@@ -118,14 +118,48 @@ def gradients(loss: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
 
 
-def test_default_gradient_is_that_of_minus_mean_advantage_times_ratio() -> None:
+def stated_objective(
+    logprob: torch.Tensor, behavior: torch.Tensor, advantage: torch.Tensor, config: LearnerConfig, max_tokens: int
+) -> torch.Tensor:
+    """What docs/algorithm.md says each option maximises, written down with plain autograd: [9, 2] logprobs.
+
+    Past the truncation level c, A * rho goes on as A * c * (1 + log(rho / c)): same value and slope there, slope c / rho
+    beyond, so that no gradient is stopped anywhere.
+    """
+    log_ratio = logprob - behavior
+    if config.importance == "sequence":
+        log_ratio = log_ratio.sum(1)  # one ratio a completion
+    else:
+        advantage = advantage[:, None]
+    ratio, c = log_ratio.exp(), config.importance_max
+    truncated = torch.where(ratio <= c, ratio, c * (1 + log_ratio - math.log(c)))
+    gain = advantage * (log_ratio if config.importance == "none" else truncated)
+    if config.importance_mask is not None:
+        low, high = config.importance_mask
+        kept = ratio if config.importance != "none" else torch.ones_like(ratio)
+        gain = gain * ((low <= kept) & (kept <= high))
+    return gain.sum() / {"none": 9, "constant": 9 * max_tokens, "token_mean": 18}[config.length_norm]
+
+
+@pytest.mark.parametrize("importance", ["sequence", "token", "none"])
+@pytest.mark.parametrize("length_norm", ["none", "constant", "token_mean"])
+@pytest.mark.parametrize("importance_max", [1e9, 1.2])
+@pytest.mark.parametrize("importance_mask", [None, (0.6, 1.5)])
+def test_gradient_is_that_of_the_stated_objective(
+    importance: Any, length_norm: Any, importance_max: float, importance_mask: Any
+) -> None:
     first, second = (x.requires_grad_() for x in two_token_policy(0))
     behavior = logprobs(*two_token_policy(1))
     advantage = torch.linspace(-1, 1, 9).double()
+    config = LearnerConfig(
+        importance=importance,
+        length_norm=length_norm,
+        importance_max=importance_max,
+        importance_mask=importance_mask,
+    )
     logprob = logprobs(first, second)
-    ratio = (logprob.sum(1) - behavior.sum(1)).exp()
-    stated = gradients(-(advantage * ratio).mean(), first, second)
-    loss = policy_loss(
+    stated = gradients(-stated_objective(logprob, behavior, advantage, config, 7), first, second)
+    terms = policy_loss(
         logprob.flatten(),
         behavior.flatten(),
         advantage.repeat_interleave(2),
@@ -133,10 +167,14 @@ def test_default_gradient_is_that_of_minus_mean_advantage_times_ratio() -> None:
         num_segments=9,
         batch_segments=9,
         batch_tokens=18,
-        config=LearnerConfig(importance_max=1e9),
-        max_tokens=2,
-    ).loss
-    assert torch.allclose(gradients(loss, first, second), stated, atol=1e-12)
+        config=config,
+        max_tokens=7,
+    )
+    assert torch.allclose(gradients(terms.loss, first, second), stated, atol=1e-12)
+    assert stated.abs().max() > 1e-3
+    if importance != "none":
+        assert (terms.num_clipped > 0) == (importance_max == 1.2)
+        assert (terms.num_masked > 0) == (importance_mask is not None)
 
 
 def exact_kl(first: torch.Tensor, second: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
