@@ -265,8 +265,9 @@ def _warm_up(
     from rich.progress import track
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from spiral.learn.attention import PACKED_ATTENTION
     from spiral.learn.loss import token_stats
-    from spiral.learn.pack import PACKED_ATTENTION, make_batch, predicting_states
+    from spiral.learn.pack import make_batch, predicting_states
     from spiral.types import Sample
 
     torch.manual_seed(0)

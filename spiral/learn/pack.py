@@ -1,20 +1,16 @@
-"""Packing: many samples in one row of tokens without padding, and attention that stays inside each sample.
+"""Packing: many samples in one row of tokens without padding.
 
-Suffixes: _N packed tokens, _S segments (turns) in a batch, _T trained tokens (those the policy sampled),
-_B samples, _L tokens of the longest sample, _H heads, _D head dimension.
+Suffixes: _N packed tokens, _S segments (turns) in a batch, _T trained tokens (those the policy sampled).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
+from spiral.learn.attention import Layout
 from spiral.types import Sample
-
-PACKED_ATTENTION = "spiral_packed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,23 +90,6 @@ def make_batch(samples: Sequence[Sample], current_version: int, device: torch.de
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the tokens of a packed row stand in a padded [B, L] rectangle."""
-
-    source_BL: torch.Tensor  # place in the row; padding points at the sample's last token
-    is_token_BL: torch.Tensor
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str) -> "Layout":
-        length_B = torch.tensor(lengths, device=device)
-        start_B = length_B.cumsum(0) - length_B
-        offset_L = torch.arange(max(lengths), device=device)
-        is_token_BL = offset_L < length_B[:, None]
-        source_BL = start_B[:, None] + torch.minimum(offset_L, length_B[:, None] - 1)
-        return cls(source_BL, is_token_BL)
-
-
 def predicting_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """[T, hidden size]: the hidden states of a causal language model from which its head predicts the trained tokens.
 
@@ -123,34 +102,3 @@ def predicting_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         layout=Layout.of(batch.lengths, batch.token_ids_N.device),
     )
     return decoded.last_hidden_state[0, batch.predictor_T]  # type: ignore[no-any-return]
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    layout: Layout | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each sample of a packed row, for transformers' attention interface; any device.
-
-    query is [1, heads, N, D], key and value [1, key heads, N, D]; returns [1, N, heads, D]. Only here are the samples
-    laid out as a rectangle: everything else in the model works on the packed row. Padding stands at the end, where
-    causal attention does not look.
-    """
-    assert query.shape[0] == 1 and layout is not None, "packed_attention takes one packed row and its layout"
-    query_BHLD, key_BHLD, value_BHLD = (
-        x[0].transpose(0, 1)[layout.source_BL].transpose(1, 2) for x in (query, key, value)
-    )
-    grouped = query_BHLD.shape[1] != key_BHLD.shape[1]
-    out_BHLD = scaled_dot_product_attention(
-        query_BHLD, key_BHLD, value_BHLD, is_causal=True, scale=scaling, enable_gqa=grouped
-    )
-    return out_BHLD.transpose(1, 2)[layout.is_token_BL][None], None
-
-
-AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-AttentionMaskInterface.register(PACKED_ATTENTION, lambda *_, **__: None)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from spiral.config import Config
-from spiral.learn.pack import PACKED_ATTENTION
+from spiral.learn.attention import PACKED_ATTENTION
 from spiral.learn.shard import weights_at_rest
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

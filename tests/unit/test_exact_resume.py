@@ -1,7 +1,7 @@
 """A run that is killed and resumed ends where an undisturbed one ends, bit for bit.
 
-The main loop, the learner, the schedule and the files are the real ones. Instead of generators, whose sampling cannot be
-repeated, a script writes the episodes: a pure function of each match.
+The main loop, the learner, the schedule and the files are the real ones. Instead of generators, whose sampling cannot
+be repeated, a script writes the episodes: a pure function of each match.
 """
 
 import os
@@ -142,7 +142,10 @@ def test_killed_and_resumed_ends_where_an_undisturbed_run_does(model_dir: Path, 
     assert one.keys() == {"optimizer", "scheduler", "baselines", "torch_rng"}
     assert equal(one, other)
     rows = [
-        [{key: value for key, value in row.items() if not key.startswith("perf/")} for row in MetricsFile(run_dir).read()]
+        [
+            {key: value for key, value in row.items() if not key.startswith("perf/")}
+            for row in MetricsFile(run_dir).read()
+        ]
         for run_dir in (straight, killed)
     ]
     assert len(rows[0]) == STEPS

@@ -123,8 +123,8 @@ def stated_objective(
 ) -> torch.Tensor:
     """What docs/algorithm.md says each option maximises, written down with plain autograd: [9, 2] logprobs.
 
-    Past the truncation level c, A * rho goes on as A * c * (1 + log(rho / c)): same value and slope there, slope c / rho
-    beyond, so that no gradient is stopped anywhere.
+    Past the truncation level c, A * rho goes on as A * c * (1 + log(rho / c)): same value and slope there, and slope
+    c / rho beyond, so that no gradient is stopped anywhere.
     """
     log_ratio = logprob - behavior
     if config.importance == "sequence":

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from spiral.learn.pack import PACKED_ATTENTION, make_batch, plan_rows, predicting_states
+from spiral.learn.attention import PACKED_ATTENTION
+from spiral.learn.pack import make_batch, plan_rows, predicting_states
 from spiral.types import Sample
 
 
@@ -65,3 +66,20 @@ def test_rows_hold_every_sample_once_within_the_budget() -> None:
     assert sorted(i for row in rows for i in row) == list(range(7))
     assert all(sum(lengths[i] for i in row) <= 10 or len(row) == 1 for row in rows)
     assert [6] in rows
+
+
+def test_attention_of_another_kind_is_refused() -> None:
+    config = MistralConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        sliding_window=4,
+    )
+    model = MistralForCausalLM(config)
+    model.set_attn_implementation(PACKED_ATTENTION)
+    predicting_states(model, make_batch([sample([1, 2, 3, 4], 1)], 0))
+    with pytest.raises(ValueError, match="a sample has 5 tokens, more than the model's sliding window of 4"):
+        predicting_states(model, make_batch([sample([1, 2, 3, 4, 5], 1)], 0))

@@ -1,0 +1,115 @@
+"""Attention that stays inside each sample of a packed row, for transformers' attention interface.
+
+Suffixes: _N packed tokens, _B samples, _L tokens of the longest sample, _H heads, _D head dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+PACKED_ATTENTION = "spiral_packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the samples of a packed row begin, and where its tokens stand in a padded [B, L] rectangle."""
+
+    start_B: torch.Tensor  # int32, with the row's length as a last entry
+    longest: int
+    source_BL: torch.Tensor  # place in the row; padding points at the sample's last token
+    is_token_BL: torch.Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device | str) -> "Layout":
+        length_B = torch.tensor(lengths, device=device)
+        start_B = torch.nn.functional.pad(length_B.cumsum(0), (1, 0))
+        offset_L = torch.arange(max(lengths), device=device)
+        source_BL = start_B[:-1, None] + torch.minimum(offset_L, length_B[:, None] - 1)
+        return cls(start_B.int(), max(lengths), source_BL, offset_L < length_B[:, None])
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each sample of a packed row, for transformers' attention interface.
+
+    query is [1, heads, N, D], key and value [1, key heads, N, D]; returns [1, N, heads, D]. Raises ValueError if the
+    model asks for an attention of another kind.
+    """
+    assert query.shape[0] == 1 and layout is not None, "packed_attention takes one packed row and its layout"
+    _require_plain(layout.longest, more)
+    row = [x[0].transpose(0, 1) for x in (query, key, value)]
+    grouped = query.shape[1] != key.shape[1]
+    attend = _attend_varlen if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _attend_rectangle
+    return attend(row[0], row[1], row[2], layout, scaling, grouped)[None], None
+
+
+def _require_plain(longest: int, more: dict[str, Any]) -> None:
+    """Refuse what would be left out in silence."""
+    window = more.get("sliding_window")
+    for name in ("softcap", "s_aux"):
+        if more.get(name) is not None:
+            raise ValueError(f"the learner cannot train this model: its attention uses {name}")
+    if window is not None and longest > window:
+        raise ValueError(f"a sample has {longest} tokens, more than the model's sliding window of {window}")
+
+
+def _attend_varlen(
+    query_NHD: torch.Tensor,
+    key_NHD: torch.Tensor,
+    value_NHD: torch.Tensor,
+    layout: Layout,
+    scaling: float | None,
+    grouped: bool,
+) -> torch.Tensor:
+    """[N, heads, D], by the FlashAttention kernels for sequences of varying length that PyTorch brings along."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    start, longest = layout.start_B, layout.longest
+    return varlen_attn(  # type: ignore[return-value]
+        query_NHD,
+        key_NHD,
+        value_NHD,
+        start,
+        start,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=grouped,
+    )
+
+
+def _attend_rectangle(
+    query_NHD: torch.Tensor,
+    key_NHD: torch.Tensor,
+    value_NHD: torch.Tensor,
+    layout: Layout,
+    scaling: float | None,
+    grouped: bool,
+) -> torch.Tensor:
+    """[N, heads, D], on any device and in any type. Only here are the samples laid out as a rectangle: everything else
+    in the model works on the packed row. Padding stands at the end, where causal attention does not look.
+    """
+    query_BHLD, key_BHLD, value_BHLD = (
+        x_NHD[layout.source_BL].transpose(1, 2) for x_NHD in (query_NHD, key_NHD, value_NHD)
+    )
+    out_BHLD = scaled_dot_product_attention(
+        query_BHLD, key_BHLD, value_BHLD, is_causal=True, scale=scaling, enable_gqa=grouped
+    )
+    return out_BHLD.transpose(1, 2)[layout.is_token_BL]
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+AttentionMaskInterface.register(PACKED_ATTENTION, lambda *_, **__: None)
