@@ -22,7 +22,7 @@ from spiral.config import Config, RunFailed, UserError
 from spiral.game.solve import DecisionPoint
 from spiral.learn.weights import publish_dirs
 from spiral.rollout.environment import engine_environment
-from spiral.types import Episode, Match, WeightsRef
+from spiral.types import Episode, Match
 
 HEARTBEAT_S = 60.0
 """A generator whose event loop does not answer for so long is stuck, most likely inside a game."""
@@ -39,6 +39,77 @@ class PendingEpisodes:
     num_matches: int
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Waiting for actors, whose logs are in `logs`."""
+
+    logs: Path
+
+    def get_all(self, asked: Sequence[tuple[str, Any]], limit: float, what: str) -> list[Any]:
+        """The results of (name, reference) pairs, in order. Who fails first is named: the others may wait for it."""
+        deadline = time.monotonic() + limit
+        names = {reference: name for name, reference in asked}
+        waiting = list(names)
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+            for reference in ready or waiting:  # nobody ready: `get` says who is late
+                self.get(names[reference], reference, 0 if not ready else limit, what, limit)
+        return [ray.get(reference) for _, reference in asked]
+
+    def get(self, name: str, reference: Any, wait_s: float, what: str, limit_s: float | None = None) -> Any:
+        """The result of one actor, or RunFailed with its name and log. An error that it raises on purpose is kept."""
+        log = self.logs / f"{name}.log"
+        try:
+            return ray.get(reference, timeout=wait_s)
+        except GetTimeoutError as error:
+            raise RunFailed(f"{name} did not {what} within {limit_s or wait_s:.0f} s; its log: {log}") from error
+        except RayActorError as error:
+            raise RunFailed(f"{name} died; its log: {log}\n{_tail(log)}") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError | RunFailed | OSError | FloatingPointError):
+                raise error.cause from None
+            raise RunFailed(f"{name} failed to {what}:\n{error}\nits log: {log}") from error
+
+
+class GeneratorsClient:
+    """How the learner's weight transfer reaches the generators, in the words of vLLM's VLLMWeightSyncClient.
+
+    Lives in the learner, which sets `version` before it sends.
+    """
+
+    def __init__(self, generators: dict[str, ActorHandle], gpus_each: int, wait: Wait, timeout_s: float) -> None:
+        self.version = 0
+        self._generators = generators
+        self._gpus_each = gpus_each
+        self._wait = wait
+        self._timeout_s = timeout_s
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Each generator's GPUs follow those of the one before in the group that they form with the learner."""
+        first = init_info["rank_offset"]
+        meetings = [init_info | {"rank_offset": first + i * self._gpus_each} for i in range(len(self._generators))]
+        self._all("connect", [(meeting,) for meeting in meetings])
+
+    def start_weight_update(self) -> None:
+        self._all("begin_receive", [()] * len(self._generators))
+
+    def update_weights(self, update_info: Any) -> None:
+        self._all("receive", [(update_info,)] * len(self._generators))
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._all("finish_receive", [(self.version,)] * len(self._generators))
+
+    def shutdown_weight_transfer_engine(self) -> None:
+        """Generators end with the run."""
+
+    def _all(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> None:
+        asked = [
+            (name, getattr(generator, method).remote(*args))
+            for (name, generator), args in zip(self._generators.items(), arguments, strict=True)
+        ]
+        self._wait.get_all(asked, self._timeout_s, f"answer {method}() for policy version {self.version}")
+
+
 class Cluster:
     """The actors of a run: generators and the learner. A context manager: leaving it ends them."""
 
@@ -48,6 +119,7 @@ class Cluster:
         # What an actor prints, vLLM and its processes included, is kept in the run directory.
         self._logs = (config.run_dir / "logs").resolve()
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._wait = Wait(self._logs)
         model_dir = model_dir.resolve()
         self._rendezvous = (config.run_dir / f".rendezvous-{uuid.uuid4().hex}").resolve()
         self._learners = [self._start_learner(index, model_dir) for index in range(config.learner.ranks)]
@@ -88,10 +160,16 @@ class Cluster:
     def wait_until_ready(self) -> None:
         """Wait for engines and learner to have loaded the model."""
         limit = self._config.generators.start_timeout_s
-        starting = [(self._name(i), generator.start.remote()) for i, generator in enumerate(self._generators)]
-        for index, learner in enumerate(self._learners):
-            starting.append((self._rank_name(index), learner.__ray_ready__.remote()))
-        self._get_all(starting, limit, "start")
+        generators = [(self._name(i), generator) for i, generator in enumerate(self._generators)]
+        learners = [(self._rank_name(i), learner) for i, learner in enumerate(self._learners)]
+        starting = [(name, actor.construct.remote()) for name, actor in (*learners, *generators)]
+        starting += [(name, generator.start.remote()) for name, generator in generators]
+        self._wait.get_all(starting, limit, "start")
+        if self._config.weights.transport == "nccl":
+            gpus, timeout_s = self._config.generators.gpus, self._config.weights.timeout_s
+            loopback = not os.environ.get("RAY_ADDRESS")
+            client = GeneratorsClient(dict(generators), gpus, self._wait, timeout_s)
+            self._ask_learner("connect", client, gpus * len(generators), loopback)
 
     # --- playing
 
@@ -113,7 +191,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 ready, waiting = ready + waiting, []
             for reference in ready:
-                episodes += self._get(names[reference], reference, HEARTBEAT_S, "return its matches", limit)
+                episodes += self._wait.get(names[reference], reference, HEARTBEAT_S, "return its matches", limit)
             if waiting:
                 progress(sum(self._call(i, "num_in_flight", HEARTBEAT_S) for i in range(len(self._generators))))
         return sorted(episodes, key=lambda episode: episode.match.id)
@@ -126,21 +204,20 @@ class Cluster:
         """The model's log-probability of each legal action at each decision point, from the first generator."""
         return self._call(0, "action_logprobs", self._config.rollout.timeout_s, game_id, list(points))  # type: ignore[no-any-return]
 
-    def load(self, weights: WeightsRef) -> None:
-        """Make every generator take over `weights`."""
-        loading = [(self._name(i), generator.load.remote(weights)) for i, generator in enumerate(self._generators)]
-        for name, reference in loading:
-            self._get(name, reference, self._config.weights.timeout_s, f"load policy version {weights.version}")
-
     # --- learning
 
     def learn(self, step: int, version: int, episodes: list[Episode]) -> dict[str, float]:
         """One training step on `episodes`; returns the learner's metrics."""
         return self._ask_learner("step", step, version, episodes)  # type: ignore[no-any-return]
 
-    def publish(self, version: int) -> WeightsRef:
-        """Write the learner's weights as policy version `version`."""
-        return self._ask_learner("publish", version)  # type: ignore[no-any-return]
+    def sync(self, version: int) -> None:
+        """Make the learner's weights policy version `version` on every generator."""
+        if self._config.weights.transport == "nccl":
+            self._ask_learner("send", version)
+            return
+        weights = self._ask_learner("publish", version)
+        loading = [(self._name(i), generator.load.remote(weights)) for i, generator in enumerate(self._generators)]
+        self._wait.get_all(loading, self._config.weights.timeout_s, f"load policy version {version}")
 
     def begin_save(self, state: dict[str, Any]) -> None:
         """Have the learner write the checkpoint of `state`, while it goes on. Returns once it has a copy to write."""
@@ -161,11 +238,11 @@ class Cluster:
             (self._rank_name(index), getattr(learner, method).remote(*args))
             for index, learner in enumerate(self._learners)
         ]
-        return self._get_all(asked, self._config.learner.timeout_s, method)[0]
+        return self._wait.get_all(asked, self._config.learner.timeout_s, method)[0]
 
     def _call(self, index: int, method: str, limit: float, *args: object) -> Any:
         reference = getattr(self._generators[index], method).remote(*args)
-        return self._get(self._name(index), reference, limit, method)
+        return self._wait.get(self._name(index), reference, limit, method)
 
     @staticmethod
     def _name(index: int) -> str:
@@ -173,30 +250,6 @@ class Cluster:
 
     def _rank_name(self, index: int) -> str:
         return "learner" if self._config.learner.ranks == 1 else f"learner_{index}"
-
-    def _get_all(self, asked: Sequence[tuple[str, Any]], limit: float, what: str) -> list[Any]:
-        """The results in the order of `asked`. Whoever fails first is named: the others may be waiting for it."""
-        deadline = time.monotonic() + limit
-        names = {reference: name for name, reference in asked}
-        waiting = list(names)
-        while waiting:
-            ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-            for reference in ready or waiting:  # nobody ready: `_get` says who is late
-                self._get(names[reference], reference, 0 if not ready else limit, what, limit)
-        return [ray.get(reference) for _, reference in asked]
-
-    def _get(self, name: str, reference: Any, wait_s: float, what: str, limit_s: float | None = None) -> Any:
-        log = self._logs / f"{name}.log"
-        try:
-            return ray.get(reference, timeout=wait_s)
-        except GetTimeoutError as error:
-            raise RunFailed(f"{name} did not {what} within {limit_s or wait_s:.0f} s; its log: {log}") from error
-        except RayActorError as error:
-            raise RunFailed(f"{name} died; its log: {log}\n{_tail(log)}") from error
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError | OSError | FloatingPointError):
-                raise error.cause from None
-            raise RunFailed(f"{name} failed to {what}:\n{error}\nits log: {log}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -213,12 +266,18 @@ class Cluster:
 
 
 def _start_actor(kind: type, name: str, logs: Path, gpus: int, env: dict[str, str], *args: object) -> ActorHandle:
-    """Start `kind(*args)` as a Ray actor whose output goes to `logs`/`name`.log."""
+    """Start a Ray actor whose output goes to `logs`/`name`.log. Its method `construct` makes it a `kind(*args)`.
+
+    (A constructor that raises would kill the actor, and Ray would tell of its death instead of the error.)
+    """
 
     class Actor(kind):  # type: ignore[misc]
         def __init__(self, log: Path, *args: object) -> None:
             _redirect_output(log)
-            super().__init__(*args)
+            self._arguments = args
+
+        def construct(self) -> None:
+            super().__init__(*self._arguments)
 
     Actor.__name__ = kind.__name__
     # Ray would give an actor one thread; on a CPU the actors take turns, so each may use every core.

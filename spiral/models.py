@@ -57,6 +57,7 @@ class _Architecture:
 
 WARMUP_MATCHES = 1500  # per game
 WARMUP_BATCH = 128
+WARMUP_CHUNK = 4096  # tokens
 WARMUP_LEARNING_RATE = 4e-3
 WARMUP_RETRIES = 0.05  # share of examples that show the reason why an illegal answer was refused
 
@@ -266,7 +267,7 @@ def _warm_up(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from spiral.learn.attention import PACKED_ATTENTION
-    from spiral.learn.loss import token_stats
+    from spiral.learn.logprobs import token_stats
     from spiral.learn.pack import make_batch, predicting_states
     from spiral.types import Sample
 
@@ -308,7 +309,7 @@ def _warm_up(
         chosen = [rng.choice(examples) for _ in range(WARMUP_BATCH)]
         batch = make_batch(sorted((sample(e) for e in chosen), key=lambda s: len(s.token_ids)), 0)
         states = predicting_states(model, batch)
-        loss = -token_stats(states, model.lm_head, batch.target_T, temperature=1.0).logprob_T.mean()
+        loss = -token_stats(states, model.lm_head, batch.target_T, temperature=1.0, chunk=WARMUP_CHUNK).logprob_T.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

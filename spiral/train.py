@@ -124,7 +124,7 @@ def _loop(
         state = {"step": step, "version": version, "wandb_run_id": run_id, "schedule": schedule.state_dict()}
         cluster.begin_save(state)
 
-    cluster.load(cluster.publish(version))
+    cluster.sync(version)
     if step == 0 and config.eval.every:
         recorder.status("evaluating the model before training")
         scores, transcripts = evaluate(config, cluster.play, cluster.action_logprobs)
@@ -154,7 +154,7 @@ def _loop(
         recorder.status(f"step {step}: publishing policy version {version + 1}")
         sync_start_s = time.monotonic()
         version += 1
-        cluster.load(cluster.publish(version))
+        cluster.sync(version)
         sync_s, step_s = time.monotonic() - sync_start_s, time.monotonic() - start_s
         # Played ahead, a batch was in play during the whole of the step before.
         played_s = step_s if config.rollout.max_staleness else rollout_s

@@ -172,8 +172,8 @@ class LearnerConfig(Section):
     """What the adapters add is scaled by lora_alpha / lora_rank."""
     lora_targets: tuple[str, ...] = ()
     """Linear layers that get adapters, such as [q_proj, v_proj]. Empty: all but the head."""
-    logprob_chunk: Count = 4096
-    """Tokens whose logits exist at the same time. Smaller: less memory."""
+    logprob_chunk: Count = 256
+    """Tokens whose logits exist at the same time. Fewer: less memory. On GPUs 1024 or more is faster."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     offload_optimizer: bool = False
@@ -196,6 +196,8 @@ class LearnerConfig(Section):
 class WeightsConfig(Section):
     """How new weights reach the generators."""
 
+    transport: Literal["files", "nccl"] = "files"
+    """files: safetensors that generators load. nccl: from GPU to GPU, by vLLM's weight transfer (not run by us yet)."""
     dir: Path | None = None
     """Where published weights are written. Default: shared memory (/dev/shm), else the run directory."""
     timeout_s: Positive = 300.0
@@ -279,6 +281,10 @@ class Config(Section):
             raise ValueError(f"games: each id once, got {ids}")
         if not ids:
             raise ValueError("games: at least one is needed")
+        if self.weights.transport == "nccl" and (not self.learner.gpus or not self.generators.gpus):
+            raise ValueError("weights.transport nccl needs GPUs for learner and generators; use files")
+        if self.weights.transport == "nccl" and self.learner.lora_rank:
+            raise ValueError("weights.transport nccl sends whole models; LoRA adapters travel as files")
         if self.rollout.max_tokens >= self.generators.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) leaves no room for a prompt in "

@@ -11,6 +11,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from spiral.config import UserError
+
 PACKED_ATTENTION = "spiral_packed"
 
 
@@ -44,15 +46,18 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each sample of a packed row, for transformers' attention interface.
 
-    query is [1, heads, N, D], key and value [1, key heads, N, D]; returns [1, N, heads, D]. Raises ValueError if the
+    query is [1, heads, N, D], key and value [1, key heads, N, D]; returns [1, N, heads, D]. Raises UserError if the
     model asks for an attention of another kind.
     """
     assert query.shape[0] == 1 and layout is not None, "packed_attention takes one packed row and its layout"
     _require_plain(layout.longest, more)
-    row = [x[0].transpose(0, 1) for x in (query, key, value)]
+    device = query.device.type
+    # Autocast does not reach the varlen kernels, and rotary embeddings leave queries and keys in float32.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    query_NHD, key_NHD, value_NHD = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
-    attend = _attend_varlen if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _attend_rectangle
-    return attend(row[0], row[1], row[2], layout, scaling, grouped)[None], None
+    attend = _attend_varlen if device == "cuda" and dtype in (torch.bfloat16, torch.float16) else _attend_rectangle
+    return attend(query_NHD, key_NHD, value_NHD, layout, scaling, grouped)[None], None
 
 
 def _require_plain(longest: int, more: dict[str, Any]) -> None:
@@ -60,9 +65,9 @@ def _require_plain(longest: int, more: dict[str, Any]) -> None:
     window = more.get("sliding_window")
     for name in ("softcap", "s_aux"):
         if more.get(name) is not None:
-            raise ValueError(f"the learner cannot train this model: its attention uses {name}")
+            raise UserError(f"the learner cannot train this model: its attention uses {name}")
     if window is not None and longest > window:
-        raise ValueError(f"a sample has {longest} tokens, more than the model's sliding window of {window}")
+        raise UserError(f"a sample has {longest} tokens, more than the model's sliding window of {window}")
 
 
 def _attend_varlen(

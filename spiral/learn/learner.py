@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from spiral.config import Config, dump
 from spiral.learn import checkpoint
 from spiral.learn.baselines import Baselines
-from spiral.learn.loss import TokenStats, kl_loss, policy_loss
+from spiral.learn.logprobs import TokenStats
+from spiral.learn.loss import kl_loss, policy_loss
 from spiral.learn.optimizer import Optimizer
 from spiral.learn.pack import Batch, make_batch, plan_rows
 from spiral.learn.policy import Policy, Reference
@@ -179,6 +180,19 @@ class Learner:
         directories = publish_dirs(self._config)
         location = publish(lambda aside: kind.publish(weights, aside), num_bytes, directories, version)
         return WeightsRef(version=version, location=str(location), is_adapter=self._config.learner.lora_rank > 0)
+
+    def connect(self, client: Any, num_receivers: int, loopback: bool) -> None:
+        """Meet the generators' GPUs for `send`. `client` asks them what vLLM's transfer engine wants asked."""
+        from spiral.learn import transfer
+
+        self._client = client
+        weights = transfer.LiveWeights(lambda: self._trainable.live(self._policy), self._trainable.published_dtype)
+        self._transfer = transfer.connect(transfer.nccl(self._rank.index, num_receivers, loopback), client, weights)
+
+    def send(self, version: int) -> None:
+        """Put the current weights into the generators that it is connected to, as policy version `version`."""
+        self._client.version = version
+        self._transfer.send_weights()
 
     # --- checkpoints
 

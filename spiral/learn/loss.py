@@ -1,65 +1,16 @@
 """The loss: REINFORCE with off-policy correction, and the KL to a reference model. Pure functions of tensors.
 
-Suffixes: _T trained tokens, _S segments (turns) in a batch, _V vocabulary, _D hidden size.
+Suffixes: _T trained tokens, _S segments (turns) in a batch.
 A segment i is one turn: its prompt s_i and the completion a_i that the policy sampled with probability mu(a_i|s_i).
 """
 
 from dataclasses import dataclass
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from spiral.config import LearnerConfig
 
 MAX_LOG_RHO = 20.0  # far above any truncation level; keeps the mean of rho finite
-
-
-@dataclass(frozen=True, slots=True)
-class TokenStats:
-    """Per trained token: log pi of the token, entropy of pi, and KL(pi || reference), the last two exact over V.
-
-    In nats.
-    """
-
-    logprob_T: torch.Tensor
-    entropy_T: torch.Tensor
-    kl_T: torch.Tensor
-
-
-def token_stats(
-    hidden_TD: torch.Tensor,
-    head: torch.nn.Module,
-    target_T: torch.Tensor,
-    *,
-    temperature: float,
-    reference: tuple[torch.Tensor, torch.nn.Module] | None = None,
-    chunk: int = 4096,
-) -> TokenStats:
-    """Log-probabilities of `target_T` under softmax(head(hidden) / temperature), `chunk` tokens at a time.
-
-    `reference` holds the reference model's (hidden_TD, head); without it the KL is 0. Logits are recomputed in the
-    backward pass, so that at most [chunk, V] of them exist at any time.
-    """
-
-    def of_chunk(
-        hidden: torch.Tensor, target: torch.Tensor, reference_hidden: torch.Tensor | None
-    ) -> tuple[torch.Tensor, ...]:
-        logprob_TV = (head(hidden).float() / temperature).log_softmax(-1)
-        prob_TV = logprob_TV.exp()
-        logprob = logprob_TV.gather(-1, target[:, None])[:, 0]
-        entropy = -(prob_TV * logprob_TV).detach().sum(-1)
-        if reference is None or reference_hidden is None:
-            return logprob, entropy, torch.zeros_like(entropy)
-        with torch.no_grad():
-            reference_TV = (reference[1](reference_hidden).float() / temperature).log_softmax(-1)
-        return logprob, entropy, (prob_TV * (logprob_TV - reference_TV)).sum(-1)
-
-    parts = []
-    for start in range(0, len(target_T), chunk):
-        piece = slice(start, start + chunk)
-        reference_hidden = None if reference is None else reference[0][piece]
-        parts.append(checkpoint(of_chunk, hidden_TD[piece], target_T[piece], reference_hidden, use_reentrant=False))
-    return TokenStats(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

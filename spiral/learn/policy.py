@@ -6,7 +6,7 @@ The weights may be sharded (see `spiral.learn.shard`): they are whole only insid
 import torch
 from transformers import PreTrainedModel
 
-from spiral.learn.loss import TokenStats, token_stats
+from spiral.learn.logprobs import TokenStats, token_stats
 from spiral.learn.pack import Batch, predicting_states
 
 

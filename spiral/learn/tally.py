@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from spiral.learn.loss import LossTerms, TokenStats
+from spiral.learn.logprobs import TokenStats
+from spiral.learn.loss import LossTerms
 from spiral.learn.pack import Batch
 from spiral.learn.shard import over_ranks
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from spiral.config import Config
+from spiral.config import Config, UserError
 from spiral.learn.attention import PACKED_ATTENTION
 from spiral.learn.shard import weights_at_rest
 
@@ -93,10 +93,13 @@ class Adapters:
         )
 
     def load(self, model_dir: Path) -> PreTrainedModel:
-        """The adapters change nothing yet. Raises ValueError if config.learner.lora_targets is not in the model."""
+        """The adapters change nothing yet. Raises UserError if config.learner.lora_targets is not in the model."""
         model = _from_pretrained(model_dir, self._dtype)
         self._lora.base_model_name_or_path = str(model_dir)
-        inject_adapter_in_model(self._lora, model)
+        try:
+            inject_adapter_in_model(self._lora, model)
+        except ValueError as error:
+            raise UserError(f"learner.lora_targets: {error}") from error
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -132,4 +135,9 @@ def merge(directory: Path) -> PreTrainedModel:
 
 
 def _from_pretrained(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation=PACKED_ATTENTION)
+    """Raises UserError for a model whose logits are more than its head's product, which is all that is scored here."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation=PACKED_ATTENTION)
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier"):
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"the learner cannot train this model: its logits go through {name}")
+    return model

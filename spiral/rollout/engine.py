@@ -1,4 +1,4 @@
-"""vLLM behind four verbs: start, sample, score, load. The only file that imports vllm.
+"""vLLM behind four verbs: start, sample, score, load.
 
 Tokens in, tokens out: prompts arrive as token ids and completions leave as the token ids and logprobs that the engine
 sampled. Nothing is ever tokenised twice.
@@ -6,10 +6,12 @@ sampled. Nothing is ever tokenised twice.
 
 import itertools
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from vllm import SamplingParams, TokensPrompt
+from vllm.config import WeightTransferConfig
 from vllm.config.lora import MaxLoRARanks
+from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
@@ -43,10 +45,12 @@ class Engine:
         dtype: Literal["float32", "bfloat16"],
         seed: int,
         lora_rank: int = 0,
+        transfer: str | None = None,
     ) -> Self:
         """Load the model and start the engine's process. Must be called inside a running event loop.
 
-        With `lora_rank` the weights that `load` takes over are adapters of at most this rank.
+        With `lora_rank` the weights that `load` takes over are adapters of at most this rank. `transfer` names the one
+        of vLLM's weight-transfer engines that `receive` is for.
         """
         on_cpu = generators.gpus == 0
         args = AsyncEngineArgs(
@@ -64,6 +68,7 @@ class Engine:
             logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
             disable_log_stats=True,
             generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
+            weight_transfer_config=WeightTransferConfig(backend=transfer) if transfer else None,
             enable_lora=lora_rank > 0,
             max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= lora_rank),
         )
@@ -111,14 +116,38 @@ class Engine:
 
         Requests in flight keep their tokens; their KV cache, like every other of the old version, is computed anew.
         """
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        await self._pause()
         if weights.is_adapter:
             await self._load_adapter(weights)
         else:
             await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.location})
+        await self._resume(weights.version)
+
+    async def connect(self, meeting: dict[str, Any]) -> None:
+        """Meet the learner, which will send weights."""
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=meeting))
+
+    async def begin_receive(self) -> None:
+        """Pause: weights are about to be sent."""
+        await self._pause()
+        await self._llm.start_weight_update()
+
+    async def receive(self, what: Any) -> None:
+        """Take what the learner sends."""
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info=what))
+
+    async def finish_receive(self, version: int) -> None:
+        """Go on with what was received as policy version `version`, as after `load`."""
+        await self._llm.finish_weight_update()
+        await self._resume(version)
+
+    async def _pause(self) -> None:
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+
+    async def _resume(self, version: int) -> None:
         if not await self._llm.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM kept KV blocks of the old policy version")
-        self.version = weights.version
+        self.version = version
         await self._llm.resume_generation()
 
     async def _load_adapter(self, weights: WeightsRef) -> None:

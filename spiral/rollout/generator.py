@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 from spiral.config import Config
 from spiral.game import make
@@ -39,6 +40,7 @@ class Generator:
             config.model.dtype,
             config.seed + self._index,
             config.learner.lora_rank,
+            None if config.weights.transport == "files" else config.weights.transport,
         )
 
     async def play(self, matches: list[Match]) -> list[Episode]:
@@ -67,6 +69,22 @@ class Generator:
     async def load(self, weights: WeightsRef) -> None:
         """Take over published weights."""
         await self._engine.load(weights)
+
+    async def connect(self, meeting: dict[str, Any]) -> None:
+        """Meet the learner, which will send weights."""
+        await self._engine.connect(meeting)
+
+    async def begin_receive(self) -> None:
+        """Pause: weights are about to be sent."""
+        await self._engine.begin_receive()
+
+    async def receive(self, what: Any) -> None:
+        """Take what the learner sends."""
+        await self._engine.receive(what)
+
+    async def finish_receive(self, version: int) -> None:
+        """Go on with what was received as policy version `version`."""
+        await self._engine.finish_receive(version)
 
     async def num_in_flight(self) -> int:
         """Matches that are being played now. Answers at once, unless a game blocks the event loop."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from spiral.game import Game
 from spiral.game.scripted import Script, script
-from spiral.rollout.prompt import Prompter
+from spiral.rollout.prompt import Prompter, new_part
 from spiral.types import POLICY, Completion
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ class PolicyPlayer:
     prompter: Prompter
     conversation: bool = False
     _so_far: tuple[int, ...] = ()
+    _shown: str = ""
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
         if self.conversation and self._so_far:
-            prompt_ids = self.prompter.follow_ids(self._so_far, observation, error)
+            prompt_ids = self.prompter.follow_ids(self._so_far, new_part(self._shown, observation), error)
         else:
             prompt_ids = self.prompter.prompt_ids(game.spec, observation, error)
         completion = await self.engine.sample(prompt_ids)
-        self._so_far = prompt_ids + completion.token_ids
+        self._so_far, self._shown = prompt_ids + completion.token_ids, observation
         text, action = self.prompter.read(completion.token_ids)
         return Answer(text=text, action=action, prompt_ids=prompt_ids, completion=completion)
 

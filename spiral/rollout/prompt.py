@@ -83,6 +83,11 @@ def follow_message(observation: str, answer_format: AnswerFormat, error: str | N
     )
 
 
+def new_part(shown: str, view: str) -> str:
+    """What `view` tells beyond the view that was `shown` before: the lines after it, if it only grew, or all of it."""
+    return view.removeprefix(f"{shown}\n").strip("\n") or view
+
+
 @dataclass(frozen=True)
 class Prompter:
     """Turns messages into prompt tokens with the model's chat template, and answers into the tokens that spell them."""

@@ -13,6 +13,10 @@ from spiral import models
 from spiral.config import Config, load
 from spiral.monitor.files import MetricsFile
 
+# For the tests that start an engine in their own process; to be set before vllm is imported.
+os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="ERROR")
+os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{len(os.sched_getaffinity(0)) - 1}"
+
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "configs" / "smoke.yaml"
 

@@ -1,7 +1,6 @@
 """vLLM itself, without Ray: what it samples, what the learner makes of it, and what happens when weights change."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,9 +13,6 @@ from spiral.config import Config
 from spiral.learn.learner import Learner
 from spiral.rollout.generator import Generator
 from spiral.types import Match, WeightsRef
-
-os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="ERROR")
-os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{len(os.sched_getaffinity(0)) - 1}"
 
 
 def matches(num: int, first: int = 0) -> list[Match]:

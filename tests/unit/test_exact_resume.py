@@ -23,7 +23,7 @@ from spiral.config import Config
 from spiral.learn.checkpoint import list_checkpoints
 from spiral.learn.learner import Learner
 from spiral.monitor.files import EpisodeFiles, MetricsFile
-from spiral.types import Episode, Match, WeightsRef
+from spiral.types import Episode, Match
 from tests.unit.test_learner import VOCABULARY, model_dir, sampled
 
 __all__ = ["model_dir"]  # a fixture
@@ -43,7 +43,6 @@ class ScriptedCluster:
         self.finish_save = self._learner.finish_save
         self.load_learner = self._learner.load
         self.learn = self._learner.step
-        self.publish = self._learner.publish
         self.begin_play = lambda matches: SimpleNamespace(matches=matches, num_matches=len(matches))
 
     def __enter__(self) -> "ScriptedCluster":
@@ -55,8 +54,9 @@ class ScriptedCluster:
     def wait_until_ready(self) -> None:
         pass
 
-    def load(self, weights: WeightsRef) -> None:
-        self._version = weights.version
+    def sync(self, version: int) -> None:
+        assert self._learner.publish(version) is not None
+        self._version = version
 
     def collect(self, pending: Any, progress: Callable[[int], None]) -> Sequence[Episode]:
         if self._version + 1 == KILLED_IN_STEP and os.environ.get("KILL"):

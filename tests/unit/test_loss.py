@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spiral.config import LearnerConfig
-from spiral.learn.loss import kl_loss, policy_loss, token_stats
+from spiral.learn.logprobs import token_stats
+from spiral.learn.loss import kl_loss, policy_loss
 
 LOGPROB = torch.tensor([math.log(0.5), math.log(0.4), math.log(0.9)])
 BEHAVIOR = torch.tensor([math.log(0.25), math.log(0.8), math.log(0.3)])
@@ -239,7 +240,7 @@ def test_token_stats_by_hand() -> None:
     head.weight.data = torch.eye(2)
     hidden = torch.tensor([[math.log(3.0), 0.0]])  # probabilities 3/4, 1/4
     uniform = torch.zeros(1, 2)
-    stats = token_stats(hidden, head, torch.tensor([1]), temperature=1.0, reference=(uniform, head))
+    stats = token_stats(hidden, head, torch.tensor([1]), temperature=1.0, reference=(uniform, head), chunk=9)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert stats.logprob_T.item() == pytest.approx(math.log(0.25))
     assert stats.entropy_T.item() == pytest.approx(entropy)
@@ -250,16 +251,57 @@ def test_temperature_divides_the_logits() -> None:
     head = torch.nn.Linear(2, 2, bias=False)
     head.weight.data = torch.eye(2)
     hidden = torch.tensor([[2 * math.log(3.0), 0.0]])
-    stats = token_stats(hidden, head, torch.tensor([0]), temperature=2.0)
+    stats = token_stats(hidden, head, torch.tensor([0]), temperature=2.0, chunk=9)
     assert stats.logprob_T.item() == pytest.approx(math.log(0.75))
 
 
-def test_chunked_equals_whole_forward_and_backward() -> None:
+@pytest.mark.parametrize("chunk", [7, 2])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("with_reference", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_chunks_forward_and_backward_are_what_autograd_computes_at_once(
+    chunk: int, with_bias: bool, with_reference: bool, temperature: float
+) -> None:
+    """In float64: values, and the gradients of hidden states and head for any weights of logprob and KL."""
     torch.manual_seed(0)
-    head = torch.nn.Linear(8, 20, bias=False).double()
-    hidden = torch.randn(7, 8).double().requires_grad_()
-    target = torch.randint(20, (7,))
-    whole, parts = (token_stats(hidden, head, target, temperature=1.0, chunk=chunk) for chunk in (7, 2))
-    assert torch.equal(whole.logprob_T, parts.logprob_T)
-    one, two = (gradients(stats.logprob_T.sum(), hidden, head.weight) for stats in (whole, parts))
-    assert torch.allclose(one, two, atol=1e-12)
+    head, other = (torch.nn.Linear(8, 20, bias=with_bias).double() for _ in range(2))
+    hidden, other_hidden = torch.randn(7, 8).double().requires_grad_(), torch.randn(7, 8).double()
+    target, weights = torch.randint(20, (7,)), torch.randn(2, 7).double()
+    reference = (other_hidden, other) if with_reference else None
+
+    log_p = (head(hidden) / temperature).log_softmax(-1)
+    logprob = log_p.gather(1, target[:, None])[:, 0]
+    kl = torch.zeros(7).double()
+    if with_reference:
+        kl = (log_p.exp() * (log_p - (other(other_hidden) / temperature).log_softmax(-1).detach())).sum(-1)
+
+    stats = token_stats(hidden, head, target, temperature=temperature, reference=reference, chunk=chunk)
+    assert torch.allclose(stats.logprob_T, logprob, atol=1e-12)
+    assert torch.allclose(stats.entropy_T, -(log_p.exp() * log_p).sum(-1), atol=1e-12)
+    assert torch.allclose(stats.kl_T, kl, atol=1e-12)
+    assert not stats.entropy_T.requires_grad
+    losses = [(weights[0] * lp + weights[1] * k).sum() for lp, k in ((logprob, kl), (stats.logprob_T, stats.kl_T))]
+    expected, got = (gradients(loss, hidden, *head.parameters()) for loss in losses)
+    assert torch.allclose(got, expected, atol=1e-12)
+    assert all(parameter.grad is None for parameter in other.parameters())
+
+
+def test_in_bfloat16_only_matrix_products_are() -> None:
+    torch.manual_seed(0)
+    head, hidden, target = torch.nn.Linear(64, 200, bias=False), torch.randn(9, 64), torch.randint(200, (9,))
+    exact = token_stats(hidden, head, target, temperature=1.0, chunk=4)
+    hidden.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        stats = token_stats(hidden, head, target, temperature=1.0, chunk=4)
+    stats.logprob_T.sum().backward()
+    assert stats.logprob_T.dtype == head.weight.grad.dtype == hidden.grad.dtype == torch.float32
+    assert torch.allclose(stats.logprob_T, exact.logprob_T, atol=0.05)
+    normalised = (head.weight.detach().bfloat16() @ hidden.detach().bfloat16().T).T.float().log_softmax(-1)
+    assert torch.allclose(stats.logprob_T, normalised.gather(1, target[:, None])[:, 0], atol=1e-6)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    head, hidden = torch.nn.Linear(4, 6, bias=False).requires_grad_(False), torch.randn(3, 4, requires_grad=True)
+    token_stats(hidden, head, torch.tensor([0, 1, 2]), temperature=1.0, chunk=2).logprob_T.sum().backward()
+    assert head.weight.grad is None
+    assert hidden.grad is not None

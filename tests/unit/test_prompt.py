@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spiral.rollout.prompt import AnswerFormat, Prompter, format_answer, parse_action, user_message
+from spiral.rollout.prompt import AnswerFormat, Prompter, format_answer, new_part, parse_action, user_message
 from spiral.types import GameSpec
 
 FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw")
@@ -210,6 +210,21 @@ def test_a_later_prompt_shows_the_error_and_not_the_view_again(tokenizer: PreTra
     new = tokenizer.decode(prompter.follow_ids(so_far, "view", "no such thing.")[len(so_far) :])
     assert "Your last answer was not legal: no such thing." in new
     assert "view" not in new
+
+
+@pytest.mark.parametrize(
+    ("shown", "view", "new"),
+    [
+        ("rules\nA: hi", "rules\nA: hi\nB: ho", "B: ho"),  # a history that grows
+        ("rules\n", "rules\n\nB: ho\n", "B: ho"),
+        ("board 1", "board 2", "board 2"),  # a view that changes
+        ("turn 1", "turn 10", "turn 10"),  # not by whole lines
+        ("same", "same", "same"),
+        ("", "first", "first"),
+    ],
+)
+def test_what_a_growing_view_has_shown_is_not_told_again(shown: str, view: str, new: str) -> None:
+    assert new_part(shown, view) == new
 
 
 def test_a_later_prompt_without_chat_template_is_plain(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM
+from transformers import GraniteConfig, GraniteForCausalLM, LlamaForCausalLM
 
+from spiral.config import UserError
 from spiral.learn.policy import Reference
 from spiral.learn.trainable import ADAPTER_WEIGHTS, Adapters, AllWeights, merge
 from tests.unit.test_learner import config, model_dir
@@ -52,6 +53,16 @@ def test_master_weights_are_float32_and_generators_get_the_compute_type(model_di
     assert everything.published_dtype == torch.bfloat16
 
 
+def test_a_model_that_scales_its_logits_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    settings = LlamaForCausalLM.from_pretrained(model_dir).config.to_dict()
+    shape = GraniteConfig(
+        **{k: settings[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers")}, logits_scaling=8
+    )
+    GraniteForCausalLM(shape).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="its logits go through logits_scaling"):
+        AllWeights(config()).load(tmp_path)
+
+
 def adapters(**options: object) -> Adapters:
     return Adapters(config(lora_rank=4, lora_alpha=8, **options))
 
@@ -77,7 +88,7 @@ def test_the_layers_that_get_adapters_can_be_chosen(model_dir: Path) -> None:
     model = adapters(lora_targets=("q_proj", "v_proj")).load(model_dir)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * 2
-    with pytest.raises(ValueError, match="nope"):
+    with pytest.raises(UserError, match="learner.lora_targets: .*nope"):
         adapters(lora_targets=("nope",)).load(model_dir)
 
 

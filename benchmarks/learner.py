@@ -1,0 +1,180 @@
+"""The learner, measured: what packing, merged conversations and the chunked loss are worth, all variants in one run.
+
+    python benchmarks/record.py                                     # once: real episodes of SmolLM2-135M-Instruct
+    python benchmarks/learner.py [--episodes runs/recorded] [--matches 1] [--rounds 3] [--device cpu]
+    python benchmarks/learner.py --device cuda --model qwen3-4b     # a GPU of 80 GB: utilisation, memory, publish
+
+With SmolLM2 the same episodes are trained on in three ways, in turn, `--rounds` times; ratios are medians:
+
+  ours     spiral.learn.learner.Learner: packed rows of PACK_TOKENS, log-probabilities where the loss needs them
+  padded   one turn a row, four rows in random order padded to the longest, logits of every token
+  bare     transformers' own loss on rows that are full of tokens, without a game behind them: nothing to waste
+
+Exit code 1 if a target is missed. The Qwen3-4B has random weights in the shape of the real one.
+"""
+
+import argparse
+import ctypes
+import gc
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import qwen3_4b
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rivals import bare, num_padded, padded, seconds, turns_of
+
+from spiral import models
+from spiral.config import Config, LearnerConfig
+from spiral.learn.learner import Learner
+from spiral.learn.logprobs import token_stats
+from spiral.learn.samples import make_samples
+from spiral.monitor.files import EpisodeFiles
+from spiral.types import Episode
+
+PACK_TOKENS = 2048
+BARE, TURN, CONVERSATION, MEMORY = 0.9, 1.8, 2.5, 1 / 3
+
+
+def config(device: str) -> Config:
+    """One optimizer step over everything that a step is given."""
+    learner = {"gpus": int(device == "cuda"), "epochs": 1, "local_batch_size": 100_000, "pack_tokens": PACK_TOKENS}
+    tree = {
+        "steps": 1000,
+        "model": {"name": models.SMOLLM2, "dtype": "bfloat16" if device == "cuda" else "float32"},
+        "games": [{"id": "kuhn_poker"}],
+        "learner": learner,
+    }
+    return Config.model_validate(tree)
+
+
+def ours(settings: Config, model_dir: Path, episodes: list[Episode]) -> Callable[[], object]:
+    learner, steps = Learner(settings, model_dir), iter(range(1, 1000))
+    return lambda: learner.step(next(steps), 0, episodes)
+
+
+def compare(options: argparse.Namespace, console: Console) -> bool:
+    """Print a table; returns whether every target is met."""
+    table = Table(
+        "context", "turns", "samples", "tokens", "with padding", "ours / bare, tokens/s", "padded / ours, time"
+    )
+    met = True
+    for context, target in (("turn", TURN), ("conversation", CONVERSATION)):
+        row, to_bare, to_padded = compare_in(context, options, console)
+        table.add_row(context, *row, f"{to_bare:.2f} (at least {BARE})", f"{to_padded:.2f} (at least {target})")
+        met &= to_bare >= BARE and to_padded >= target
+    console.print(table)
+    return met
+
+
+def compare_in(context: str, options: argparse.Namespace, console: Console) -> tuple[list[str], float, float]:
+    """(sizes, speed relative to bare, speed relative to padded), the ratios medians over the rounds."""
+    gc.collect()  # the models of the context before
+    settings = config(options.device)
+    model_dir = models.resolve(settings)
+    episodes = recorded(options.episodes / context, options.matches)
+    samples = make_samples(episodes, {e.match.id: (1.0, -1.0) for e in episodes}, gamma=1.0, format_penalty=0.0)
+    turns = [turn for sample in samples for turn in turns_of(sample)]
+    train_bare, bare_tokens = bare(settings, model_dir, samples)
+    runs = {
+        "ours": ours(settings, model_dir, episodes),
+        "padded": padded(settings, model_dir, turns),
+        "bare": train_bare,
+    }
+    tokens, rounds = sum(len(sample.token_ids) for sample in samples), []
+    with Progress(console=console) as progress:
+        task = progress.add_task(context, total=len(runs) * (options.rounds + 1))
+        for _ in range(options.rounds + 1):  # the first warms up
+            rounds.append({})
+            for name, run in runs.items():
+                rounds[-1][name] = seconds(run)
+                progress.advance(task)
+    for r in rounds[1:]:
+        console.print("  ".join(f"{name} {r[name]:.1f} s" for name in runs), highlight=False)
+    to_bare = statistics.median((tokens / r["ours"]) / (bare_tokens / r["bare"]) for r in rounds[1:])
+    to_padded = statistics.median(r["padded"] / r["ours"] for r in rounds[1:])
+    sizes = [str(len(turns)), str(len(samples)), f"{tokens:,}", f"{num_padded(turns):,}"]
+    return sizes, to_bare, to_padded
+
+
+def recorded(run_dir: Path, matches: int) -> list[Episode]:
+    """The first `matches` episodes of each game, of those that were not void."""
+    files = EpisodeFiles(run_dir)
+    if not files.steps():
+        sys.exit(f"error: {run_dir} holds no episodes; first run: python benchmarks/record.py --out {run_dir.parent}")
+    by_game = [[e for e in files.read(step) if e.end_reason != "void"][:matches] for step in files.steps()]
+    return [episode for episodes in by_game for episode in episodes]
+
+
+# --- memory of the loss
+
+
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """How far memory rises above what is held before, while `run` runs."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak so far is forgotten
+    before = memory_of_this_process("VmHWM")
+    run()
+    return memory_of_this_process("VmHWM") - before
+
+
+def memory_of_this_process(field: str) -> int:
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index(f"{field}:") + 1]) * 1024
+
+
+def loss_memory(device: str, console: Console, tokens: int = 2048, vocabulary: int = 49_152, width: int = 576) -> bool:
+    """Forward and backward of the log-probabilities, in chunks as by default and at once."""
+    head = torch.nn.Linear(width, vocabulary, bias=False, device=device)
+    hidden = torch.randn(tokens, width, device=device, requires_grad=True)
+    target = torch.randint(vocabulary, (tokens,), device=device)
+    head.weight.grad, hidden.grad = torch.zeros_like(head.weight), torch.zeros_like(hidden)
+
+    def run(chunk: int) -> None:
+        token_stats(hidden, head, target, temperature=1.0, chunk=chunk).logprob_T.sum().backward()
+
+    chunk = LearnerConfig().logprob_chunk
+    run(chunk)  # warms up
+    chunked, whole = (peak_bytes(lambda c=c: run(c), device) for c in (chunk, tokens))
+    console.print(
+        f"loss of {tokens:,} tokens, vocabulary {vocabulary:,}: {chunked / 2**20:,.0f} MiB in chunks of {chunk}, "
+        f"{whole / 2**20:,.0f} MiB at once: {chunked / whole:.2f} (at most {MEMORY:.2f})",
+        highlight=False,
+    )
+    return chunked / whole <= MEMORY
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=Path, default=Path("runs/recorded"), help="what benchmarks/record.py wrote")
+    parser.add_argument("--matches", type=int, default=1, help="episodes of each game")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--model", choices=["smollm2", "qwen3-4b"], default="smollm2")
+    parser.add_argument("--checkpointing", action="store_true", help="qwen3-4b: recompute activations")
+    options = parser.parse_args()
+    console = Console(width=140)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("error: --device cuda needs a GPU that torch can use")
+    if options.model == "qwen3-4b" and options.device == "cpu":
+        sys.exit("error: --model qwen3-4b needs --device cuda")
+    met = loss_memory(options.device, console)
+    if options.model == "qwen3-4b":
+        met &= qwen3_4b.measure(options.rounds, options.checkpointing, console)
+    else:
+        met &= compare(options, console)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

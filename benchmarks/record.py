@@ -1,0 +1,76 @@
+"""Play matches with SmolLM2-135M-Instruct, as a run would, and keep the episodes for benchmarks/learner.py.
+
+    python benchmarks/record.py [--out runs/recorded] [--matches 6]
+
+Writes OUT/turn/ and OUT/conversation/, one for each rollout.context, with the episodes of TextArena's TicTacToe and
+SimpleNegotiation in the files of a run (`spiral replay OUT/turn` shows them). Takes a few minutes on two CPU cores.
+"""
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+
+from rich.progress import track
+
+from spiral import models
+from spiral.config import Config
+from spiral.monitor.files import EpisodeFiles
+from spiral.rollout.environment import engine_environment
+from spiral.rollout.generator import Generator
+from spiral.types import Episode, Match
+
+# The untrained model rarely answers TicTacToe legally: with a few more tries its matches last for more than a turn.
+# In a negotiation all it says is an action.
+GAMES = {
+    "textarena/TicTacToe-v0": {"answer_format": "bracket", "max_tokens": 24, "illegal_retries": 5},
+    "textarena/SimpleNegotiation-v0": {"answer_format": "raw", "max_tokens": 64},
+}
+CONTEXTS = ("turn", "conversation")
+
+
+def config(game: str, context: str) -> Config:
+    """The config with which `game` is recorded."""
+    return Config.model_validate(
+        {
+            "steps": 1,
+            "model": {"name": models.SMOLLM2},
+            "games": [{"id": game}],
+            "rollout": {**GAMES[game], "context": context},
+            "generators": {"max_model_len": 4096, "max_num_seqs": 64, "kv_cache_gib": 3},
+        }
+    )
+
+
+async def play(settings: Config, matches: list[Match]) -> list[Episode]:
+    """The episodes of `matches`, from an engine of their own."""
+    generator = Generator(0, settings, models.resolve(settings))
+    await generator.start()
+    try:
+        return await generator.play(matches)
+    finally:
+        generator._engine.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/recorded"))
+    parser.add_argument("--matches", type=int, default=6, help="of each game, in each context")
+    options = parser.parse_args()
+    for context, game in track([(c, g) for c in CONTEXTS for g in GAMES], description="recording"):
+        settings = config(game, context)
+        os.environ.update(engine_environment(settings.generators) | {"VLLM_LOGGING_LEVEL": "ERROR"})
+        first = options.matches * list(GAMES).index(game)
+        matches = [
+            Match(id=first + i, game=game, seed=first + i, players=("policy", "policy")) for i in range(options.matches)
+        ]
+        episodes = asyncio.run(play(settings, matches))
+        (options.out / context).mkdir(parents=True, exist_ok=True)
+        files = EpisodeFiles(options.out / context)
+        files.write(1 + list(GAMES).index(game), episodes)
+        turns = sum(len(episode.turns) for episode in episodes)
+        print(f"{context}, {game}: {len(episodes)} episodes, {turns} turns")
+
+
+if __name__ == "__main__":
+    main()
