@@ -162,8 +162,9 @@ class Cluster:
         limit = self._config.generators.start_timeout_s
         generators = [(self._name(i), generator) for i, generator in enumerate(self._generators)]
         learners = [(self._rank_name(i), learner) for i, learner in enumerate(self._learners)]
-        starting = [(name, actor.construct.remote()) for name, actor in (*learners, *generators)]
-        starting += [(name, generator.start.remote()) for name, generator in generators]
+        self._wait.get_all([(name, generator.construct.remote()) for name, generator in generators], limit, "start")
+        starting = [(name, generator.start.remote()) for name, generator in generators]
+        starting += [(name, learner.construct.remote()) for name, learner in learners]
         self._wait.get_all(starting, limit, "start")
         if self._config.weights.transport == "nccl":
             gpus, timeout_s = self._config.generators.gpus, self._config.weights.timeout_s
