@@ -14,7 +14,7 @@ from spiral.config import Config
 from spiral.learn.loss import policy_loss
 from spiral.types import Sample
 
-PADDED_ROWS = 4  # a forward pass
+PADDED_ROWS, PADDED_TOKENS = 4, 4096  # a forward pass at most, padding included
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -54,9 +54,7 @@ def padded(settings: Config, model_dir: Path, samples: list[Sample]) -> Callable
     device = next(model.parameters()).device
 
     def train() -> None:
-        order = random.Random(0).sample(samples, len(samples))
-        for begin in range(0, len(order), PADDED_ROWS):
-            rows = order[begin : begin + PADDED_ROWS]
+        for rows in micro_batches(samples):
             token_BL, behavior_BL, advantage_BL, trained_BL = (
                 pad_sequence([torch.tensor(getattr(s, field)) for s in rows], batch_first=True).to(device)
                 for field in ("token_ids", "behavior_logprobs", "advantages", "loss_mask")
@@ -73,7 +71,7 @@ def padded(settings: Config, model_dir: Path, samples: list[Sample]) -> Callable
                 advantage_BL[:, 1:][trained],
                 trained.nonzero()[:, 0],
                 num_segments=len(rows),
-                batch_segments=len(order),
+                batch_segments=len(samples),
                 batch_tokens=1,
                 config=settings.learner,
                 max_tokens=1,
@@ -121,8 +119,18 @@ def turns_of(sample: Sample) -> list[Sample]:
     return turns
 
 
+def micro_batches(samples: list[Sample]) -> list[list[Sample]]:
+    """In random order, cut into rows for one forward pass each."""
+    batches: list[list[Sample]] = [[]]
+    for sample in random.Random(0).sample(samples, len(samples)):
+        rows = [*batches[-1], sample]
+        if len(rows) > PADDED_ROWS or len(rows) * max(len(row.token_ids) for row in rows) > PADDED_TOKENS:
+            batches.append([sample])
+        else:
+            batches[-1] = rows
+    return batches
+
+
 def num_padded(turns: list[Sample]) -> int:
     """Tokens that `padded` computes, padding included."""
-    order = random.Random(0).sample(turns, len(turns))
-    batches = [order[i : i + PADDED_ROWS] for i in range(0, len(order), PADDED_ROWS)]
-    return sum(len(rows) * max(len(sample.token_ids) for sample in rows) for rows in batches)
+    return sum(len(rows) * max(len(sample.token_ids) for sample in rows) for rows in micro_batches(turns))

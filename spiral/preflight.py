@@ -73,7 +73,10 @@ def _check_gpus(config: Config) -> None:
 def _check_disk(config: Config) -> None:
     """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside."""
     parts = 3 + (config.learner.kl_coef > 0)
-    needed = _weights_bytes(config) * parts * (config.checkpoint.keep_last + 1) + GIB // 4
+    trained = _weights_bytes(config)
+    if config.learner.lora_rank:  # beside a square matrix of 1,024 rows, adapters of rank r have r / 512 of its weights
+        trained = trained * config.learner.lora_rank // 512
+    needed = trained * parts * (config.checkpoint.keep_last + 1) + GIB // 4
     parent = config.run_dir.absolute()
     while not parent.exists():
         parent = parent.parent

@@ -84,6 +84,7 @@ class Adapters:
 
     def __init__(self, config: Config) -> None:
         self._dtype = DTYPES[config.model.dtype]
+        self._model_name = config.model.name
         cfg = config.learner
         self._lora = LoraConfig(
             r=cfg.lora_rank,
@@ -95,7 +96,9 @@ class Adapters:
     def load(self, model_dir: Path) -> PreTrainedModel:
         """The adapters change nothing yet. Raises UserError if config.learner.lora_targets is not in the model."""
         model = _from_pretrained(model_dir, self._dtype)
-        self._lora.base_model_name_or_path = str(model_dir)
+        # What vLLM, peft and transformers will look for: a hub id stays one, whatever directory it was fetched to.
+        on_hub = not self._model_name.startswith("builtin/") and not Path(self._model_name).exists()
+        self._lora.base_model_name_or_path = self._model_name if on_hub else str(model_dir)
         try:
             inject_adapter_in_model(self._lora, model)
         except ValueError as error:
@@ -129,7 +132,7 @@ def merge(directory: Path) -> PreTrainedModel:
     lora = LoraConfig.from_pretrained(str(directory))
     try:
         model = AutoModelForCausalLM.from_pretrained(lora.base_model_name_or_path, dtype=torch.float32)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"the adapter's model, {lora.base_model_name_or_path}, cannot be loaded: {error}") from error
     return PeftModel.from_pretrained(model, directory).merge_and_unload()
 

@@ -202,6 +202,7 @@ def test_a_model_that_is_not_there_is_refused(tree: dict[str, Any], name: str, t
         # (weights + two moments) x (keep_last 2 + 1 aside), and 0.25 GiB to spare
         ({}, "9.2 GiB needed"),
         ({"learner": {"kl_coef": 0.1}}, "12.2 GiB needed"),
+        ({"learner": {"lora_rank": 384}}, "7.0 GiB needed"),  # three quarters of it
         ({"checkpoint": {"keep_last": 1}}, "6.2 GiB needed"),
     ],
 )

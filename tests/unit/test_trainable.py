@@ -1,5 +1,6 @@
 """What of a model is trained, and what the files hold that others load: vLLM, transformers, peft."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import GraniteConfig, GraniteForCausalLM, LlamaForCausalLM
 
 from spiral.config import UserError
+from spiral.config.tree import ModelConfig
 from spiral.learn.policy import Reference
 from spiral.learn.trainable import ADAPTER_WEIGHTS, Adapters, AllWeights, merge
 from tests.unit.test_learner import config, model_dir
@@ -63,12 +65,13 @@ def test_a_model_that_scales_its_logits_is_refused(model_dir: Path, tmp_path: Pa
         AllWeights(config()).load(tmp_path)
 
 
-def adapters(**options: object) -> Adapters:
-    return Adapters(config(lora_rank=4, lora_alpha=8, **options))
+def adapters(model_dir: Path, **options: object) -> Adapters:
+    settings = config(lora_rank=4, lora_alpha=8, **options)
+    return Adapters(settings.model_copy(update={"model": settings.model.model_copy(update={"name": str(model_dir)})}))
 
 
 def test_adapters_alone_are_trained_and_change_nothing_at_first(model_dir: Path) -> None:
-    model, plain = adapters().load(model_dir), LlamaForCausalLM.from_pretrained(model_dir)
+    model, plain = adapters(model_dir).load(model_dir), LlamaForCausalLM.from_pretrained(model_dir)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 7 * 2  # layers, linear layers in each, matrices
     assert all(".lora_" in name for name in trained)
@@ -85,17 +88,17 @@ def test_adapters_stay_float32_beside_a_model_in_its_compute_type(model_dir: Pat
 
 
 def test_the_layers_that_get_adapters_can_be_chosen(model_dir: Path) -> None:
-    model = adapters(lora_targets=("q_proj", "v_proj")).load(model_dir)
+    model = adapters(model_dir, lora_targets=("q_proj", "v_proj")).load(model_dir)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * 2
     with pytest.raises(UserError, match="learner.lora_targets: .*nope"):
-        adapters(lora_targets=("nope",)).load(model_dir)
+        adapters(model_dir, lora_targets=("nope",)).load(model_dir)
 
 
 @pytest.fixture
 def adapter_dir(model_dir: Path, tmp_path: Path) -> tuple[Path, torch.Tensor]:
     """A saved adapter, and the logits of the model with it."""
-    kind = adapters()
+    kind = adapters(model_dir)
     model = kind.load(model_dir)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -113,10 +116,26 @@ def test_saved_adapters_are_peft_files(model_dir: Path, adapter_dir: tuple[Path,
     assert (expected - LlamaForCausalLM.from_pretrained(model_dir)(torch.tensor([[1, 2, 3]])).logits).abs().max() > 0.1
 
 
-def test_what_is_saved_is_read(adapter_dir: tuple[Path, torch.Tensor]) -> None:
-    saved = adapters().read(adapter_dir[0])
+def test_what_is_saved_is_read(model_dir: Path, adapter_dir: tuple[Path, torch.Tensor]) -> None:
+    saved = adapters(model_dir).read(adapter_dir[0])
     assert saved.keys() == load_file(adapter_dir[0] / ADAPTER_WEIGHTS).keys()
     assert len(saved) == 28
+
+
+def test_an_adapter_names_the_model_it_belongs_to(model_dir: Path, tmp_path: Path) -> None:
+    """A directory, or a hub id whatever directory it was fetched to."""
+    on_hub = Adapters(config(lora_rank=4).model_copy(update={"model": ModelConfig(name="org/model")}))
+    for kind, name in ((adapters(model_dir), str(model_dir)), (on_hub, "org/model")):
+        model = kind.load(model_dir)
+        kind.save(model, kind.live(Reference(model)), tmp_path / "saved")
+        assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["base_model_name_or_path"] == name
+
+
+def test_an_adapter_whose_model_has_gone_is_not_merged(adapter_dir: tuple[Path, torch.Tensor]) -> None:
+    file = adapter_dir[0] / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "/gone"}))
+    with pytest.raises(ValueError, match="the adapter's model, /gone, cannot be loaded"):
+        merge(adapter_dir[0])
 
 
 def test_a_merged_model_is_the_adapted_one(adapter_dir: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
