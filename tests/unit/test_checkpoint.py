@@ -169,6 +169,12 @@ def test_what_a_killed_process_left_is_ignored_and_replaced(tmp_path: Path) -> N
     assert names(directory) == ["config.yaml", "files.json", "model", "state.json"]
 
 
+def test_what_a_killed_process_left_of_another_step_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step_000015.tmp").mkdir(parents=True)
+    save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
+    assert names(tmp_path / "checkpoints") == ["step_000020"]
+
+
 def test_a_directory_without_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step_000020").mkdir(parents=True)
     assert list_checkpoints(tmp_path) == []
