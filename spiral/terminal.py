@@ -128,9 +128,11 @@ async def _opponent(against: str, game_id: str, seed: int, console: Console) -> 
         from spiral.rollout.engine import Engine
 
         prompter = Prompter(AutoTokenizer.from_pretrained(directory), config.rollout.answer_format)
-        lora_rank = config.learner.lora_rank
+        lora_rank, targets = config.learner.lora_rank, config.learner.lora_targets
         model_dir = models.resolve(config) if lora_rank else directory
-        engine = Engine.start(model_dir, config.rollout, config.generators, config.model.dtype, seed, lora_rank)
+        engine = Engine.start(
+            model_dir, config.rollout, config.generators, config.model.dtype, seed, lora_rank, targets
+        )
         if lora_rank:
             await engine.load(WeightsRef(version=0, location=str(directory), is_adapter=True))
     return PolicyPlayer(engine, prompter, config.rollout.context == "conversation")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
 
 
@@ -170,8 +170,16 @@ class LearnerConfig(Section):
     """LoRA: train adapters of this rank beside the model's linear layers, and nothing else. 0: train all weights."""
     lora_alpha: Count = 32
     """What the adapters add is scaled by lora_alpha / lora_rank."""
-    lora_targets: tuple[str, ...] = ()
-    """Linear layers that get adapters, such as [q_proj, v_proj]. Empty: all but the head."""
+    lora_targets: Annotated[tuple[str, ...], MinLen(1)] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Linear layers that get adapters. The default: all of a model like Llama or Qwen, but for its head."""
     logprob_chunk: Count = 256
     """Tokens whose logits exist at the same time. Fewer: less memory. On GPUs 1024 or more is faster."""
     gradient_checkpointing: bool = False

@@ -89,7 +89,7 @@ class Adapters:
         self._lora = LoraConfig(
             r=cfg.lora_rank,
             lora_alpha=cfg.lora_alpha,
-            target_modules=list(cfg.lora_targets) or "all-linear",
+            target_modules=list(cfg.lora_targets),
             task_type="CAUSAL_LM",
         )
 

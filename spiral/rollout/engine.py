@@ -45,12 +45,13 @@ class Engine:
         dtype: Literal["float32", "bfloat16"],
         seed: int,
         lora_rank: int = 0,
+        lora_targets: tuple[str, ...] = (),
         transfer: str | None = None,
     ) -> Self:
         """Load the model and start the engine's process. Must be called inside a running event loop.
 
-        With `lora_rank` the weights that `load` takes over are adapters of at most this rank. `transfer` names the one
-        of vLLM's weight-transfer engines that `receive` is for.
+        With `lora_rank` the weights that `load` takes over are adapters of at most this rank, of `lora_targets`.
+        `transfer` names the one of vLLM's weight-transfer engines that `receive` is for.
         """
         on_cpu = generators.gpus == 0
         args = AsyncEngineArgs(
@@ -70,6 +71,7 @@ class Engine:
             generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
             weight_transfer_config=WeightTransferConfig(backend=transfer) if transfer else None,
             enable_lora=lora_rank > 0,
+            lora_target_modules=list(lora_targets) or None,  # not the head: vLLM's CPU build cannot score prompts then
             max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= lora_rank),
         )
         return cls(AsyncLLM.from_engine_args(args), rollout, generators.max_model_len)

@@ -40,6 +40,7 @@ class Generator:
             config.model.dtype,
             config.seed + self._index,
             config.learner.lora_rank,
+            config.learner.lora_targets,
             None if config.weights.transport == "files" else config.weights.transport,
         )
 

@@ -115,14 +115,15 @@ def test_a_sharded_learner_trains_and_goes_on_alone(model_dir: Path, tmp_path: P
 
 def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Path) -> None:
     """Only adapters travel and are kept; merged they are a model like any other."""
-    lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.every=0"]
+    lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.pairs=5"]
     done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", *lora)
     assert done.returncode == 0, done.stdout + done.stderr
     run_dir = tmp_path / "smoke"
-    done = spiral("resume", str(run_dir), "steps=3")
+    assert rows(run_dir)[0]["eval/kuhn_poker/nash_conv"] >= 0.6
+    done = spiral("resume", str(run_dir), "steps=3", "eval.every=0")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [row["step"] for row in rows(run_dir)] == [1, 2, 3]
-    assert max(row["train/logprob_diff_max"] for row in rows(run_dir)) <= 1e-4
+    assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3]
+    assert max(row["train/logprob_diff_max"] for row in rows(run_dir)[1:]) <= 1e-4
     checkpoint = run_dir / "checkpoints" / "step_000003"
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in checkpoint.iterdir()}
     assert not (checkpoint / "model.safetensors").exists()
