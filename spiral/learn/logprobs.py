@@ -75,7 +75,8 @@ class _TokenStats(torch.autograd.Function):
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, target_T)
         ctx.reference, ctx.temperature, ctx.chunk, ctx.compute = reference, temperature, chunk, compute
         softmax = _Softmax.of(Head(hidden_TD, weight_VD, bias_V), reference, target_T, temperature, compute)
-        columns = [softmax.stats(piece) for piece in _pieces(len(target_T), chunk)]
+        with torch.autocast(weight_VD.device.type, enabled=False):  # it would take the sums over V for matrix products
+            columns = [softmax.stats(piece) for piece in _pieces(len(target_T), chunk)]
         stats = tuple(torch.cat(column) for column in zip(*columns, strict=True))
         ctx.mark_non_differentiable(stats[1])
         return stats

@@ -286,18 +286,24 @@ def test_chunks_forward_and_backward_are_what_autograd_computes_at_once(
     assert all(parameter.grad is None for parameter in other.parameters())
 
 
-def test_in_bfloat16_only_matrix_products_are() -> None:
+def test_in_bfloat16_only_the_heads_products_are() -> None:
+    """Softmax, entropy and KL are float32: those of the bfloat16 logits, to float32's precision."""
     torch.manual_seed(0)
-    head, hidden, target = torch.nn.Linear(64, 200, bias=False), torch.randn(9, 64), torch.randint(200, (9,))
-    exact = token_stats(hidden, head, target, temperature=1.0, chunk=4)
-    hidden.requires_grad_()
+    head, other = (torch.nn.Linear(64, 200, bias=False) for _ in range(2))
+    hidden, other_hidden = torch.randn(9, 64, requires_grad=True), torch.randn(9, 64)
+    target = torch.randint(200, (9,))
     with torch.autocast("cpu", torch.bfloat16):
-        stats = token_stats(hidden, head, target, temperature=1.0, chunk=4)
+        stats = token_stats(hidden, head, target, temperature=1.0, reference=(other_hidden, other), chunk=4)
+        log_p, log_q = (
+            layer(states).float().log_softmax(-1).detach() for layer, states in ((head, hidden), (other, other_hidden))
+        )
     stats.logprob_T.sum().backward()
-    assert stats.logprob_T.dtype == head.weight.grad.dtype == hidden.grad.dtype == torch.float32
-    assert torch.allclose(stats.logprob_T, exact.logprob_T, atol=0.05)
-    normalised = (head.weight.detach().bfloat16() @ hidden.detach().bfloat16().T).T.float().log_softmax(-1)
-    assert torch.allclose(stats.logprob_T, normalised.gather(1, target[:, None])[:, 0], atol=1e-6)
+    for tensor in (stats.logprob_T, stats.entropy_T, stats.kl_T, head.weight.grad, hidden.grad):
+        assert tensor is not None
+        assert tensor.dtype == torch.float32
+    assert torch.allclose(stats.logprob_T, log_p.gather(1, target[:, None])[:, 0], atol=1e-6)
+    assert torch.allclose(stats.entropy_T, -(log_p.exp() * log_p).sum(-1), atol=1e-5)
+    assert torch.allclose(stats.kl_T, (log_p.exp() * (log_p - log_q)).sum(-1), atol=1e-5)
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:
