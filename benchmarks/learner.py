@@ -129,14 +129,14 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak so far is forgotten
-    before = memory_of_this_process("VmHWM")
+    before = peak_of_this_process()
     run()
-    return memory_of_this_process("VmHWM") - before
+    return peak_of_this_process() - before
 
 
-def memory_of_this_process(field: str) -> int:
+def peak_of_this_process() -> int:
     status = Path("/proc/self/status").read_text().split()
-    return int(status[status.index(f"{field}:") + 1]) * 1024
+    return int(status[status.index("VmHWM:") + 1]) * 1024
 
 
 def loss_memory(device: str, console: Console, tokens: int = 2048, vocabulary: int = 49_152, width: int = 576) -> bool:

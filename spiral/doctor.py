@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from spiral.models import SMOLLM2, cache_dir, check_available
 from spiral.preflight import GIB, num_gpus
 
-PACKAGES = ("torch", "transformers", "ray", "wandb", "textarena", "open_spiel")
+PACKAGES = ("torch", "transformers", "peft", "ray", "wandb", "textarena", "open_spiel")
 BREAKS_CPU_TORCH = ("torchvision", "torchaudio", "torchcodec")
 
 

@@ -60,6 +60,17 @@ def deal(costs: Sequence[int], count: int) -> list[list[int]]:
     return shares
 
 
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that may be sharded, where it is, without its gradient."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def untied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`weights` without those that are tied to one before: the same object by another name."""
+    first = {id(tensor): name for name, tensor in reversed(list(weights.items()))}
+    return {name: tensor for name, tensor in weights.items() if first[id(tensor)] == name}
+
+
 def whole(value: Any, *, keep: bool = True, copy: bool = False, dtype: torch.dtype | None = None) -> Any:
     """`value` (a tensor, or mappings and lists of tensors) in main memory, its sharded tensors gathered one at a time.
 
@@ -67,14 +78,14 @@ def whole(value: Any, *, keep: bool = True, copy: bool = False, dtype: torch.dty
     tensors. A rank that does not `keep` it only takes part, and gets empty tensors.
     """
     if isinstance(value, torch.Tensor):
-        tensor = value.full_tensor() if isinstance(value, DTensor) else value
-        return tensor.detach().to("cpu", dtype, copy=copy) if keep else tensor.new_empty(0)
+        tensor = gathered(value)
+        return tensor.to("cpu", dtype, copy=copy) if keep else tensor.new_empty(0)
     if isinstance(value, Mapping):
-        gathered: dict[int, Any] = {}
+        done: dict[int, Any] = {}
         for item in value.values():
-            if id(item) not in gathered:
-                gathered[id(item)] = whole(item, keep=keep, copy=copy, dtype=dtype)
-        return {key: gathered[id(item)] for key, item in value.items()}
+            if id(item) not in done:
+                done[id(item)] = whole(item, keep=keep, copy=copy, dtype=dtype)
+        return {key: done[id(item)] for key, item in value.items()}
     if isinstance(value, list):
         return [whole(item, keep=keep, copy=copy, dtype=dtype) for item in value]
     return value

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from spiral.config import Config, UserError
 from spiral.learn.attention import PACKED_ATTENTION
-from spiral.learn.shard import weights_at_rest
+from spiral.learn.shard import untied, weights_at_rest
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -70,8 +70,7 @@ class AllWeights:
         model.save_pretrained(directory, state_dict=dict(weights))
 
     def publish(self, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
-        first = {id(tensor): name for name, tensor in reversed(list(weights.items()))}  # vLLM ties by itself
-        tensors = {name: weights[name].contiguous() for name in first.values()}
+        tensors = {name: tensor.contiguous() for name, tensor in untied(weights).items()}  # vLLM ties by itself
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 

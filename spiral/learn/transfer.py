@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch.distributed.tensor import DTensor
 from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.base import (
     ParamMeta,
@@ -19,6 +18,8 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+from spiral.learn.shard import gathered, untied
+
 
 class LiveWeights(WeightSource):  # type: ignore[misc]
     """The trained weights as they are when asked, in `dtype`; tied ones once, under the first of their names."""
@@ -28,19 +29,11 @@ class LiveWeights(WeightSource):  # type: ignore[misc]
         self._dtype = dtype
 
     def metadata(self) -> list[ParamMeta]:
-        return [ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._untied()]
+        return [ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in untied(self._live()).items()]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, tensor in self._untied():
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            yield name, whole.detach().to(self._dtype)
-
-    def _untied(self) -> Iterator[tuple[str, torch.Tensor]]:
-        seen: set[int] = set()
-        for name, tensor in self._live().items():
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield name, tensor
+        for name, tensor in untied(self._live()).items():
+            yield name, gathered(tensor).to(self._dtype)
 
 
 def nccl(rank: int, num_receivers: int, loopback: bool) -> NCCLTrainerInitInfo:

@@ -1,4 +1,4 @@
-"""vLLM behind four verbs: start, sample, score, load.
+"""vLLM behind a few verbs: start, sample, score, load (or receive).
 
 Tokens in, tokens out: prompts arrive as token ids and completions leave as the token ids and logprobs that the engine
 sampled. Nothing is ever tokenised twice.

@@ -71,6 +71,7 @@ def test_sent_weights_are_sampled_with(
             sent = learner.step(2, 1, await generator.play(matches(32, first=32)))
             in_flight = asyncio.create_task(generator.play(matches(32, first=64)))
             await asyncio.sleep(0.2)
+            assert await generator.num_in_flight() > 0
             await asyncio.to_thread(learner.send, 2)
             await in_flight
             again = learner.step(3, 2, await generator.play(matches(32, first=96)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spiral.learn.learner import Learner
-from spiral.learn.shard import Rank, deal, whole
+from spiral.learn.shard import Rank, deal, untied, whole
 from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
@@ -29,6 +29,11 @@ def test_items_are_dealt_so_that_costs_are_even() -> None:
 
 def test_more_ranks_than_items_leave_some_without() -> None:
     assert sorted(map(len, deal([5, 5], 3))) == [0, 1, 1]
+
+
+def test_a_tied_tensor_is_counted_once_under_its_first_name() -> None:
+    tensor, other = torch.ones(2), torch.ones(2)
+    assert list(untied({"a": tensor, "b": other, "c": tensor})) == ["a", "b"]
 
 
 def test_gathering_keeps_ties() -> None:
