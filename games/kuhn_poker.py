@@ -1,4 +1,4 @@
-"""Kuhn poker (Kuhn 1950), the smallest poker in which bluffing pays. Its value for role 0 is -1/18 chips a hand."""
+"""Kuhn poker (Kuhn 1950), the smallest poker game in which bluffing pays. Its value for role 0 is -1/18 chips."""
 
 import copy
 import itertools
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Self
 
-from spiral.game import GameSpec, refuse_unlisted
+from spiral import GameSpec, refuse_unlisted
 
 RULES = """\
 Kuhn poker. The deck is jack, queen, king; each player antes 1 chip and gets one card.
@@ -14,7 +14,7 @@ On your turn check or bet 1 chip; facing a bet, call it or fold.
 If nobody folds the higher card takes the pot."""
 
 CARDS = ("jack", "queen", "king")
-# The betting so far -> what the player to move may do. A history that is missing here is over.
+# The betting so far -> the legal actions. After any other betting the hand is over.
 ACTIONS = {
     (): ("check", "bet"),
     ("check",): ("check", "bet"),
@@ -24,7 +24,7 @@ ACTIONS = {
 
 
 class KuhnPoker:
-    """One hand. A card is its rank: 0 jack, 1 queen, 2 king."""
+    """One hand. Cards are ranks: 0 jack, 1 queen, 2 king."""
 
     spec = GameSpec(id="kuhn_poker", title="Kuhn poker", rules=RULES, max_turns=3, max_return=2.0, exact=True)
 

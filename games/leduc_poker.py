@@ -1,4 +1,4 @@
-"""Leduc poker (Southey et al. 2005): two rounds of betting, a public card between them. Deals have weights."""
+"""Leduc poker (Southey et al. 2005): two betting rounds with a public card in between. Deals differ in probability."""
 
 import copy
 import itertools
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Self
 
-from spiral.game import GameSpec, refuse_unlisted
+from spiral import GameSpec, refuse_unlisted
 
 RULES = """\
 Leduc poker. The deck is two jacks, two queens, two kings; each player antes 1 chip and gets one private card.
@@ -18,7 +18,7 @@ RANKS = ("jack", "queen", "king")
 
 
 class LeducPoker:
-    """One hand. A card is its rank: 0 jack, 1 queen, 2 king."""
+    """One hand. Cards are ranks: 0 jack, 1 queen, 2 king."""
 
     spec = GameSpec(id="leduc_poker", title="Leduc poker", rules=RULES, max_turns=8, max_return=13.0, exact=True)
 
@@ -64,7 +64,7 @@ class LeducPoker:
     def returns(self) -> tuple[float, float]:
         if self.rounds[-1][-1] == "fold":
             winner = len(self.rounds[-1]) % 2
-        else:  # a pair counts above any single card
+        else:  # a pair beats any single card
             first, second = (card + 3 * (card == self.cards[2]) for card in self.cards[:2])
             if first == second:
                 return 0.0, 0.0
@@ -80,7 +80,7 @@ class LeducPoker:
         return copy.copy(self)
 
     def deals(self) -> Iterator[tuple[float, Self]]:
-        for a, b, public in itertools.product(range(3), repeat=3):  # ranks, of which the deck has two each
+        for a, b, public in itertools.product(range(3), repeat=3):  # ranks; the deck has two cards of each
             if ways := 2 * (2 - (b == a)) * (2 - (public == a) - (public == b)):
                 game = type(self)(0)
                 game.cards = (a, b, public)

@@ -1,4 +1,4 @@
-"""Liar's dice with one die each: bid higher and higher, until somebody doubts. Small enough to solve exactly."""
+"""Liar's dice with one die each: players raise the bid until one doubts it. Small enough to solve exactly."""
 
 import copy
 import itertools
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Self
 
-from spiral.game import GameSpec, refuse_unlisted
+from spiral import GameSpec, refuse_unlisted
 
 RULES = """\
 Liar's dice. Each player rolls one die in secret. Player 0 begins; players take turns.

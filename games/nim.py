@@ -1,9 +1,9 @@
-"""Nim: piles of stones, and whoever takes the last one wins. The smallest example: no chance, nothing hidden."""
+"""Nim: whoever takes the last stone wins. The simplest example, without chance or hidden information."""
 
 from collections.abc import Iterator
 from typing import Self
 
-from spiral.game import GameSpec, refuse_unlisted
+from spiral import GameSpec, refuse_unlisted
 
 RULES = """\
 Nim. Players take turns. On your turn take any number of stones, at least one, from one pile.
@@ -13,7 +13,7 @@ PILES = {"A": 3, "B": 4, "C": 5}
 
 
 class Nim:
-    """One match from piles of 3, 4 and 5. There is no chance in it, so the seed changes nothing."""
+    """One match, starting from piles of 3, 4 and 5. The game has no chance, so the seed has no effect."""
 
     spec = GameSpec(id="nim", title="Nim", rules=RULES, max_turns=12, max_return=1.0, exact=True)
 
@@ -37,10 +37,10 @@ class Nim:
         self.role = 1 - self.role
 
     def returns(self) -> tuple[float, float]:
-        return (1.0, -1.0) if self.role == 1 else (-1.0, 1.0)  # who would be next did not take the last stone
+        return (1.0, -1.0) if self.role == 1 else (-1.0, 1.0)  # the role to move next did not take the last stone
 
     def info_state(self, role: int) -> str:
-        return f"{self.role}:{self.piles}"  # both see everything
+        return f"{self.role}:{self.piles}"  # both roles see everything
 
     def clone(self) -> Self:
         copy = type(self)(0)

@@ -1,8 +1,8 @@
-"""Pig, a race with a die, with OpenSpiel's rules and our words. An example of chance between the turns."""
+"""Pig, a dice race: an OpenSpiel game with its own wording. An example of chance between turns."""
 
 import re
 
-from spiral.game import GameSpec
+from spiral import GameSpec
 from spiral.game.openspiel import OpenSpielGame
 
 RULES = """\
@@ -11,7 +11,7 @@ loses it and ends the turn. Stop adds the turn total to your score and ends the 
 
 
 class Pig(OpenSpielGame):
-    """One match; the die is rolled from the seed."""
+    """One match. The seed determines the rolls."""
 
     spec = GameSpec(id="pig", title="Pig", rules=RULES, max_turns=500, max_return=1.0)
 

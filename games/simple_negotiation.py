@@ -1,11 +1,11 @@
-"""Trading resources that each side values differently. An example of a game of talk: any text is an action."""
+"""Negotiation over resources that each role values differently. An example of a free-text game."""
 
 import random
 import re
 
-from spiral.game import GameSpec, IllegalAction, one_line
+from spiral import GameSpec, IllegalAction, one_line
 
-VALUES = {"wheat": 5, "wood": 10, "sheep": 15, "brick": 25, "ore": 40}  # on average; each player's own differ
+VALUES = {"wheat": 5, "wood": 10, "sheep": 15, "brick": 25, "ore": 40}  # on average; each player's values differ
 RULES = """\
 Negotiation. Both players hold wheat, wood, sheep, brick and ore, and value each a little differently. Nobody sees the
 other's values or holdings. After ten turns in all, whoever raised the value of what they hold by more wins.
@@ -19,7 +19,7 @@ Goods = dict[str, int]
 
 
 class SimpleNegotiation:
-    """One match; holdings and values come from the seed."""
+    """One match. The seed determines holdings and values."""
 
     spec = GameSpec(
         id="simple_negotiation", title="Negotiation", rules=RULES, max_turns=TURNS, max_return=1.0, free_text=True
@@ -31,7 +31,7 @@ class SimpleNegotiation:
         self.holdings = [{name: rng.randint(5, 25) for name in VALUES} for _ in (0, 1)]
         self.worth_at_start = [self._worth(role) for role in (0, 1)]
         self.said: list[str] = []
-        self.offer: tuple[Goods, Goods] | None = None  # what its maker gives and gets; it stands for one turn
+        self.offer: tuple[Goods, Goods] | None = None  # what the offering role gives and gets; stands for one turn
 
     def _worth(self, role: int) -> int:
         return sum(count * self.values[role][name] for name, count in self.holdings[role].items())

@@ -1,6 +1,6 @@
-"""Tic-tac-toe, with OpenSpiel's rules and our words. An example of dressing one of OpenSpiel's games for a model."""
+"""Tic-tac-toe, an OpenSpiel game with its own wording. An example of rewording a game for a language model."""
 
-from spiral.game import GameSpec
+from spiral import GameSpec
 from spiral.game.openspiel import OpenSpielGame
 
 RULES = """\
@@ -9,7 +9,7 @@ Free cells show their number, from 0 at the top left to 8 at the bottom right. A
 
 
 class TicTacToe(OpenSpielGame):
-    """One match. There is no chance in it, so the seed changes nothing."""
+    """One match. The game has no chance, so the seed has no effect."""
 
     spec = GameSpec(id="tic_tac_toe", title="Tic-tac-toe", rules=RULES, max_turns=9, max_return=1.0, exact=True)
 

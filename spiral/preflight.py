@@ -1,17 +1,17 @@
-"""What can be known to be wrong before anything expensive starts.
+"""Checks that can fail before anything expensive starts. Every error is one line that says how to fix it."""
 
-Every complaint is one line that says how to mend it.
-"""
-
-import itertools
 import os
 import shutil
-from pathlib import Path
 
 from spiral import models
 from spiral.config import Config, UserError
-from spiral.evaluate.suite import exact_games
+from spiral.evaluation.evaluator import exact_games
 from spiral.game import make, scripted
+from spiral.machine import num_gpus, packages_that_break_vllm
+from spiral.monitor.sinks import check_sinks
+from spiral.plugins import load_plugin
+from spiral.rollout.answers import asks_for_reasoning
+from spiral.rollout.prompt import MessageBuilder
 
 GIB = 2**30
 
@@ -20,9 +20,35 @@ def check(config: Config, *, new_run: bool) -> None:
     """Raise UserError if this run cannot work here."""
     if new_run and config.run_dir.exists():
         raise UserError(
-            f"run directory {config.run_dir} exists; go on with `spiral resume {config.run_dir}`, "
+            f"run directory {config.run_dir} exists; continue it with `spiral resume {config.run_dir}`, "
             "or pick another name: run.name=NAME"
         )
+    check_installation()
+    check_games(config)
+    _check_plugins(config)
+    if exact_games(config) and asks_for_reasoning(config.rollout.answer_format):
+        raise UserError(
+            f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
+            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
+        )
+    if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
+        raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")
+    check_gpus(config, with_learner=True)
+    models.check_available(config.model.name)
+    _check_disk(config)
+
+
+def check_installation() -> None:
+    """Raise UserError if vLLM cannot be imported here."""
+    if stray := packages_that_break_vllm():
+        raise UserError(
+            f"{', '.join(stray)} next to a CPU build of torch: their CUDA builds stop vLLM from being imported, and "
+            f"text models do not need them; pip uninstall --yes {' '.join(stray)}"
+        )
+
+
+def check_games(config: Config) -> None:
+    """Raise UserError for a game that cannot be played, or an opponent that cannot play it."""
     for choice in config.games:
         try:
             game = make(choice.id, 0)
@@ -38,45 +64,40 @@ def check(config: Config, *, new_run: bool) -> None:
                 scripted.require_playable(opponent, choice.id, game)
             except ValueError as error:
                 raise UserError(f"eval.opponents: {error}") from error
-    if exact_games(config) and config.rollout.answer_format in ("boxed", "tag"):
+
+
+def check_gpus(config: Config, *, with_learner: bool) -> None:
+    """Raise UserError if this machine has too few GPUs. (A cluster's are counted when it is joined.)"""
+    generators = config.generators.count * config.generators.gpus
+    needed = config.num_gpus if with_learner else generators
+    if needed > num_gpus() and not os.environ.get("RAY_ADDRESS"):
+        learner = f"learner: {config.learner.gpus}, " if with_learner else ""
         raise UserError(
-            f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
-            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
-        )
-    if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
-        raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")
-    _check_gpus(config)
-    models.check_available(config.model.name)
-    _check_disk(config)
-
-
-def num_gpus() -> int:
-    """GPUs of this machine that this process may use, found without loading torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        devices = itertools.takewhile(lambda device: not device.startswith("-"), visible.replace(" ", "").split(","))
-        return len([device for device in devices if device])
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def _check_gpus(config: Config) -> None:
-    needed = config.learner.gpus + config.generators.count * config.generators.gpus
-    if os.environ.get("RAY_ADDRESS"):
-        return  # a cluster: Ray knows what it has, and `spiral.cluster` asks it
-    if needed > num_gpus():
-        raise UserError(
-            f"this run needs {needed} GPUs (learner: {config.learner.gpus}, generators: {config.generators.count} x "
+            f"this run needs {needed} GPUs ({learner}generators: {config.generators.count} x "
             f"{config.generators.gpus}), this machine has {num_gpus()}; on a CPU use configs/quickstart.yaml"
         )
 
 
+def _check_plugins(config: Config) -> None:
+    MessageBuilder.of(config.rollout)
+    check_sinks(config)
+    for group, key, name in (
+        ("spiral.losses", "learner.loss", config.learner.loss),
+        ("spiral.advantages", "learner.advantage", config.learner.advantage),
+    ):
+        try:
+            load_plugin(group, name, key)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
 def _check_disk(config: Config) -> None:
     """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside."""
-    parts = 3 + (config.learner.kl_coef > 0)
-    trained = _weights_bytes(config)
+    num_copies = 3 + (config.learner.kl_coef > 0)
+    trained = models.float32_bytes(config.model)
     if config.learner.lora_rank:  # beside a square matrix of 1,024 rows, adapters of rank r have r / 512 of its weights
         trained = trained * config.learner.lora_rank // 512
-    needed = trained * parts * (config.checkpoint.keep_last + 1) + GIB // 4
+    needed = trained * num_copies * (config.checkpoint.keep_last + 1) + GIB // 4
     parent = config.run_dir.absolute()
     while not parent.exists():
         parent = parent.parent
@@ -86,16 +107,5 @@ def _check_disk(config: Config) -> None:
     if free < needed:
         raise UserError(
             f"not enough disk for checkpoints: {needed / GIB:.1f} GiB needed at {parent}, {free / GIB:.1f} GiB free; "
-            "free some, lower checkpoint.keep_last, or set run.dir"
+            "free some space, lower checkpoint.keep_last, or set run.dir"
         )
-
-
-def _weights_bytes(config: Config) -> int:
-    """Size of the model in float32: of a local directory's files; for the built-in models, what they have."""
-    if config.model.name == models.SMOLLM2:
-        return 4 * 135_000_000
-    directory = Path(config.model.name)
-    if not directory.is_dir() and config.model.name != models.TINY:
-        return models.hub_bytes(config.model.name, config.model.dtype)
-    per_byte = 2 if config.model.dtype == "bfloat16" else 1
-    return per_byte * sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory.is_dir() else 0

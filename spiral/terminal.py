@@ -1,88 +1,90 @@
-"""`spiral play`: a person in one role, a script or a checkpoint in the other."""
+"""`spiral play`: a person in one role, a script or a language model in the other."""
 
 import asyncio
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import aclosing, contextmanager
 
 from rich.console import Console
 from rich.text import Text
 
-from spiral import config as configs
-from spiral import models
 from spiral.config import UserError
 from spiral.game import Game, make, try_step
-from spiral.game.scripted import FORMS, LABEL, require_playable
+from spiral.game.scripted import is_script, require_playable
+from spiral.models import PlayableModel, open_model
 from spiral.rollout.environment import engine_environment
+from spiral.rollout.play import GameCrashed, attempts
 from spiral.rollout.players import Player, PolicyPlayer, ScriptedPlayer
-from spiral.rollout.prompt import Prompter
 from spiral.types import WeightsRef
 
-HELP = "/help shows the rules and what you may do, /quit ends the match"
-
-
+HELP = "/help shows the rules and the legal actions, /quit ends the match"
 LEFT = "You left the match."
+SCRIPT_RETRIES = 2
 
 
 class _Ended(Exception):
-    """The match is over before its end; the message says why."""
+    """The match ended before the game was over; the message says why."""
 
 
 def play(game_id: str, against: str, role: int, seed: int | None) -> int:
-    """One match in the terminal. Returns the exit code. Raises UserError for an opponent that there is not."""
+    """Play one match in the terminal. Returns the exit code. Raises UserError for an unknown opponent."""
     console = Console()
     seed = random.SystemRandom().getrandbits(31) if seed is None else seed
     game = make(game_id, seed)
-    if LABEL.fullmatch(against):
+    model: PlayableModel | None = None
+    if is_script(against):
         try:
             require_playable(against, game_id, game)
         except ValueError as error:
             raise UserError(str(error)) from error
-    elif not (Path(against) / "config.yaml").is_file():
-        raise UserError(f"--against {against}: expected {FORMS} or a checkpoint directory of a run")
-    who = f"you are player {role}, {against} is player {1 - role}"
-    console.print(Text(f"{game.spec.title}: {who} (seed {seed})", "bold"))
+    else:
+        model = open_model(against, [game_id], say=lambda text: console.print(text, style="dim"))
+    players = f"you are player {role}, {against} is player {1 - role}"
+    console.print(Text(f"{game.spec.title}: {players} (seed {seed})", "bold"))
     console.print(Text(game.spec.rules))
     console.print(HELP, style="dim")
     try:
-        asyncio.run(_match(game, game_id, against, role, seed, console))
+        asyncio.run(_match(game, game_id, against, model, role, seed, console))
     except (EOFError, KeyboardInterrupt):
         console.print(f"\n{LEFT}")
         return 0
     except _Ended as end:
         console.print(Text(f"\n{end}"))
         return 0
+    except GameCrashed as crash:
+        raise UserError(str(crash)) from crash
     mine = game.returns()[role]
     console.print(Text(game.observe(role)))
     console.print(Text(f"{'You win' if mine > 0 else 'You lose' if mine < 0 else 'A draw'}: {mine:+g} for you", "bold"))
     return 0
 
 
-async def _match(game: Game, game_id: str, against: str, role: int, seed: int, console: Console) -> None:
-    opponent = await _opponent(against, game_id, seed, console)
+async def _match(
+    game: Game, game_id: str, against: str, model: PlayableModel | None, role: int, seed: int, console: Console
+) -> None:
+    if model is None:
+        await _take_turns(game, ScriptedPlayer(against, game_id, str(seed)), SCRIPT_RETRIES, role, console)
+        return
+    opponent = await _start(model, seed, console)
     try:
-        await _take_turns(game, opponent, role, console)
+        await _take_turns(game, opponent, model.config.rollout.illegal_retries, role, console)
     finally:
-        if isinstance(opponent, PolicyPlayer):
-            opponent.engine.shutdown()
+        opponent.engine.shutdown()
 
 
-async def _take_turns(game: Game, opponent: Player, role: int, console: Console) -> None:
+async def _take_turns(game: Game, opponent: Player, illegal_retries: int, role: int, console: Console) -> None:
     while (to_move := game.role_to_move()) is not None:
         if to_move == role:
             _let_person_move(game, role, console)
             continue
-        error = None
-        for _ in range(3):
-            answer = await opponent.act(game, to_move, game.observe(to_move), error)
-            error = "no action could be read from it." if answer.action is None else try_step(game, answer.action)
-            console.print(Text(f"player {to_move}: {answer.text}", "cyan"))
-            if error is None:
-                break
-        else:
-            raise _Ended(f"player {to_move} gives no legal action: you win")
+        legal = False
+        async with aclosing(attempts(game, to_move, opponent, illegal_retries, game.spec.id)) as turns:
+            async for turn in turns:
+                console.print(Text(f"player {to_move}: {turn.text}", "cyan"))
+                legal = turn.legal
+        if not legal:
+            raise _Ended(f"player {to_move} gave no legal action: you win")
 
 
 def _let_person_move(game: Game, role: int, console: Console) -> None:
@@ -102,37 +104,25 @@ def _let_person_move(game: Game, role: int, console: Console) -> None:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep what libraries write to stderr, past Python too, off the screen. An error is raised all the same."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _stderr_discarded() -> Iterator[None]:
+    """Discard what libraries write to file descriptor 2. Exceptions are raised as usual."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+        os.close(null)
 
 
-async def _opponent(against: str, game_id: str, seed: int, console: Console) -> Player:
-    """The other side. A checkpoint is played with the settings of the run that it is from."""
-    if LABEL.fullmatch(against):
-        return ScriptedPlayer(against, game_id, str(seed))
+async def _start(model: PlayableModel, seed: int, console: Console) -> PolicyPlayer:
+    """Start an engine in this process, and return the model as a player."""
+    os.environ.update(engine_environment(model.config.generators) | {"VLLM_LOGGING_LEVEL": "ERROR"})
+    with console.status(f"starting vLLM with {model.name}"), _stderr_discarded():
+        from spiral.rollout.sampler import Sampler
 
-    directory = Path(against)
-    config = configs.load(directory / "config.yaml", [])
-    os.environ.update(engine_environment(config.generators) | {"VLLM_LOGGING_LEVEL": "ERROR"})
-    with console.status(f"starting vLLM with {directory}"), _hushed():
-        from transformers import AutoTokenizer
-
-        from spiral.rollout.engine import Engine
-
-        prompter = Prompter(AutoTokenizer.from_pretrained(directory), config.rollout.answer_format)
-        lora_rank, targets = config.learner.lora_rank, config.learner.lora_targets
-        model_dir = models.resolve(config) if lora_rank else directory
-        engine = Engine.start(
-            model_dir, config.rollout, config.generators, config.model.dtype, seed, lora_rank, targets
-        )
-        if lora_rank:
-            await engine.load(WeightsRef(version=0, location=str(directory), is_adapter=True))
-    return PolicyPlayer(engine, prompter, config.rollout.context == "conversation")
+        sampler = Sampler.start(model.model_dir, model.config, seed)
+        if model.adapter_dir is not None:
+            await sampler.engine.load(WeightsRef(version=0, location=str(model.adapter_dir), is_adapter=True))
+    return sampler.player()

@@ -1,9 +1,9 @@
-"""The types that travel: one dataclass per arrow of the loop. Imports nothing heavy.
+"""The data types of the loop, one dataclass per stage. Imports nothing heavy.
 
-    schedule -> Match -> play -> Episode -> score (RAE) -> Sample -> pack -> Batch -> loss -> step -> WeightsRef
+    schedule -> Match -> play -> Episode -> score (RAE) -> TrainingSample -> pack -> Batch -> loss -> step -> WeightsRef
 
-Everything here is immutable, holds tuples, and can be pickled between Ray actors. `Batch` holds tensors and
-therefore lives in `spiral.learn.pack`.
+Everything here is immutable, holds tuples, and can be pickled between Ray actors. `Batch` holds tensors, and is
+defined in `spiral.learn.kernels.packing`.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ POLICY = "policy"
 
 EndReason = Literal["finished", "forfeit", "turn_cap", "void"]
 
+AnswerFormat = Literal["boxed", "bracket", "tag", "raw"]
+"""Where the action is in a completion (see `spiral.rollout.answers`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameSpec:
-    """What is fixed about a game: shared by all its matches.
+    """The properties of a game that all its matches share.
 
-    `rules` is shown to the model before every view. `max_turns` is the most turns a match can take before the
-    framework calls it a draw. `max_return` is the largest absolute payoff, in the game's own units: returns are
-    divided by it. `free_text` games take any text as an action. `exact` games can be enumerated (see
-    `spiral.game.ExactGame`), so that their NashConv can be computed.
+    `rules` opens every prompt, before the observation. A match that reaches `max_turns` turns is a draw. `max_return`
+    is the largest absolute payoff, in the game's own units: returns are divided by it. `free_text` games accept any
+    text as an action. `exact` games can be enumerated (see `spiral.game.ExactGame`), so their NashConv can be computed.
     """
 
     id: str
@@ -42,7 +44,7 @@ class GameSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What the sampler produced for one prompt, token for token.
+    """The tokens that the engine sampled for one prompt.
 
     `token_ids` and `logprobs` have the same length; a logprob is the natural logarithm of the probability with which
     the engine sampled that token. `min_version` and `max_version` are the policy versions in force when the first and
@@ -62,10 +64,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One observation and the answer to it.
+    """One observation and one answer.
 
-    `text` is what the player wrote, `action` what was parsed from it and handed to the game (None if nothing could be).
-    `legal` tells whether the game took the action, `error` why not. Players that are no language model have no
+    `text` is what the player wrote; `action` is what was parsed from it and passed to the game (None if nothing could
+    be parsed). `legal` is whether the game accepted the action, and `error` why it did not. Scripted players have no
     `prompt_ids` and no `completion`.
     """
 
@@ -81,7 +83,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """What is to be played. `players` holds one label per role, such as `policy`, `policy@12` or `random`."""
+    """A match to be played. `players` holds one label per role, such as `policy` or `mcts:100`."""
 
     id: int
     game: str
@@ -91,7 +93,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """What was played. `returns` holds one number per role in [-1, 1]; they sum to zero.
+    """A match that was played. `returns` holds one number per role in [-1, 1]; they sum to zero.
 
     `forfeit_by` is the role that forfeited, if one did. A `void` episode (the game crashed or the match timed out) has
     returns of zero, must not be trained on, and says why in `error`.
@@ -118,7 +120,26 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class TurnHeader:
+    """A turn without its tokens. `prompt_hash` is equal for equal prompts, in every process and on every rank."""
+
+    role: int
+    legal: bool
+    prompt_hash: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeHeader:
+    """An episode without its tokens: all that an advantage estimator sees of it."""
+
+    match: Match
+    returns: tuple[float, float]
+    end_reason: EndReason
+    turns: tuple[TurnHeader, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSample:
     """One stretch of tokens that the learner trains on. All tuples have length L, one entry per token.
 
     `loss_mask` is True where the policy sampled the token; `behavior_logprobs` and `advantages` are zero elsewhere.
@@ -146,7 +167,7 @@ class Sample:
             len(self.advantages),
         }
         if len(lengths) != 1:
-            raise ValueError(f"Sample of episode {self.episode_id}: fields differ in length: {sorted(lengths)}")
+            raise ValueError(f"TrainingSample of episode {self.episode_id}: fields differ in length: {sorted(lengths)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
-"""Everything that can be configured: one pydantic tree, read from YAML, with dotted overrides from the command line.
+"""The configuration: one pydantic tree, read from YAML, with dotted overrides from the command line.
 
-An unknown key is an error that names the near miss. Every key has a description: `spiral train --help` prints them.
+An unknown key is an error that names the nearest known key. Every key has a description, which `spiral train --help`
+prints.
 """
 
-from spiral.config.files import describe, dump, load
+from spiral.config.files import describe, dump, load_config, override, packaged_configs
 from spiral.config.tree import (
     AlarmsConfig,
     CheckpointConfig,
@@ -13,13 +14,13 @@ from spiral.config.tree import (
     GeneratorsConfig,
     LearnerConfig,
     ModelConfig,
+    MonitorConfig,
     RolloutConfig,
     RunConfig,
-    RunFailed,
-    UserError,
     WandbConfig,
     WeightsConfig,
 )
+from spiral.errors import RunFailed, UserError
 
 __all__ = [
     "AlarmsConfig",
@@ -30,6 +31,7 @@ __all__ = [
     "GeneratorsConfig",
     "LearnerConfig",
     "ModelConfig",
+    "MonitorConfig",
     "RolloutConfig",
     "RunConfig",
     "RunFailed",
@@ -38,5 +40,7 @@ __all__ = [
     "WeightsConfig",
     "describe",
     "dump",
-    "load",
+    "load_config",
+    "override",
+    "packaged_configs",
 ]

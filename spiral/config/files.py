@@ -1,18 +1,30 @@
-"""Reading the tree from YAML, with dotted overrides, and saying in one line what is wrong with it."""
+"""Reads a config from YAML or a mapping, applies dotted overrides, and explains an error in one line."""
 
-import difflib
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from spiral.config.tree import Config, GameChoice, Section, UserError
+from spiral.config.tree import Config, GameChoice, Section
+from spiral.errors import UserError
+from spiral.plugins import did_you_mean
+
+Source = str | Path | Mapping[str, Any]
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply overrides of the form `key.path=value`. Raises UserError, naming key and near miss."""
+def load_config(source: Source, overrides: Sequence[str] = ()) -> Config:
+    """Build a Config from a YAML file, the name of a packaged config (`quickstart`), or a mapping of keys.
+
+    `overrides` have the form `key.path=value`, the value in YAML. Raises UserError, naming the key and its nearest
+    known name.
+    """
+    if isinstance(source, Mapping):
+        return _validated("config", copy.deepcopy(dict(source)), overrides)
+    path = _find(source)
     try:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -23,16 +35,47 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(f"config {path}: expected keys and values, got {type(tree).__name__}")
-    for override in overrides:
-        _apply(tree, override)
+    return _validated(f"config {path}", tree, overrides)
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A validated copy of `config` with the values of some dotted keys replaced. Raises UserError."""
+    tree = config.model_dump(mode="json")
+    for key, value in changes.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = value
+    return _validated("config", tree, ())
+
+
+def packaged_configs() -> dict[str, Path]:
+    """The configs that are installed with SPIRAL, by name."""
+    return {path.stem: path for path in sorted(Path(str(files("spiral_configs"))).glob("*.yaml"))}
+
+
+def _find(source: str | Path) -> Path:
+    """The file behind a path or the name of a packaged config."""
+    path, packaged = Path(source), packaged_configs()
+    if not path.is_file() and str(source) in packaged:
+        return packaged[str(source)]
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    raise UserError(f"config {source}: no such file, and no packaged config; {did_you_mean(str(source), packaged)}")
+
+
+def _validated(where: str, tree: dict[str, Any], overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        _apply(tree, text)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"config {path}: {_explain(error)}") from error
+        raise UserError(f"{where}: {_explain(error)}") from error
 
 
 def dump(config: Config) -> str:
-    """The resolved config as YAML, which `load` reads back."""
+    """The resolved config as YAML, which `load_config` reads back."""
     return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
@@ -92,15 +135,15 @@ def _number(text: str) -> str | float:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first complaint in one line: key, what was expected, what was given, and the near miss of a misspelt key."""
+    """The first error in one line: key, expectation, value given, and the nearest known name of a misspelled key."""
     first, more = error.errors()[0], error.error_count() - 1
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = {key.replace("[]", "") for key, _, _ in describe()}
         sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
         plain = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-        near = difflib.get_close_matches(plain, known | sections, n=1)
-        message = f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `spiral train --help`")
+        hint = did_you_mean(plain, sorted(known | sections))
+        message = f"unknown key {where!r}; {hint if hint.startswith('did') else 'see `spiral train --help`'}"
     elif first["type"] == "missing":
         message = f"{where!r} is missing"
     else:

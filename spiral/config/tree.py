@@ -6,14 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
 
-
-class UserError(ValueError):
-    """Something the user can mend: shown as one line, without a traceback, with exit code 2."""
-
-
-class RunFailed(RuntimeError):
-    """A run that cannot go on, for no fault of the user's: the message says what to look at. Exit code 1."""
-
+from spiral.types import AnswerFormat
 
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
@@ -72,8 +65,10 @@ class RolloutConfig(Section):
     """Must be 1 for training: truncating the sampler biases the importance ratio."""
     top_k: int = 0
     """Must be 0 (off) for training, for the same reason."""
-    answer_format: Literal["boxed", "bracket", "tag", "raw"] = "boxed"
-    r"""Where the action stands in a completion: last \boxed{}, last [...], <answer></answer>, or all of it."""
+    prompt: str = "default"
+    """Prompt plug-in: a registered name or module:function (docs/extending.md)."""
+    answer_format: AnswerFormat = "boxed"
+    r"""Where the action is in a completion: last \boxed{}, last [...], <answer></answer>, or all of it."""
     context: Literal["turn", "conversation"] = "turn"
     """`turn`: each turn is a fresh prompt that holds the observation. `conversation`: one growing chat per role."""
     illegal_retries: Natural = 1
@@ -124,6 +119,10 @@ class LearnerConfig(Section):
     """GPUs of the learner, over which the model is sharded: one process (rank) each. 0: run on the CPU."""
     cpu_ranks: Count = 1
     """Without GPUs: processes over which the model is sharded."""
+    loss: str = "reinforce"
+    """Policy loss: the name of a plug-in, or module:function (docs/extending.md)."""
+    advantage: str = "rae"
+    """Advantage estimator: the name of a plug-in, or module:factory (docs/extending.md)."""
     baseline_decay: Fraction = 0.95
     """alpha of role-conditioned advantage estimation: b <- alpha * b + (1 - alpha) * R."""
     gamma: Fraction = 1.0
@@ -143,9 +142,9 @@ class LearnerConfig(Section):
     local_batch_size: Count = 384
     """Samples per GPU per optimizer step."""
     micro_batch_size: Count = 1
-    """Packed rows per forward pass."""
+    """Packs per forward pass."""
     pack_tokens: Count = 4096
-    """Most tokens in a packed row (a longer sample has a row of its own)."""
+    """Most tokens in a pack: samples laid end to end without padding. A longer sample is a pack of its own."""
     learning_rate: Positive = 1e-6
     """Peak learning rate of AdamW. LoRA wants one ten times as high, or more."""
     lr_scheduler_type: Literal[
@@ -249,6 +248,13 @@ class AlarmsConfig(Section):
     """Largest difference of a token's logprob between learner and sampler, in nats. 1e-4 is usual on CPUs."""
 
 
+class MonitorConfig(Section):
+    """Where metrics and episodes go, besides metrics.jsonl, episodes/ and the console."""
+
+    sinks: tuple[str, ...] = ("wandb",)
+    """Sinks of metrics and episodes: registered names or module:attribute (docs/extending.md)."""
+
+
 class WandbConfig(Section):
     """Weights & Biases."""
 
@@ -263,7 +269,7 @@ class WandbConfig(Section):
 
 
 class Config(Section):
-    """A run, whole."""
+    """The configuration of a run."""
 
     seed: int = 0
     """Everything random follows from it."""
@@ -280,6 +286,7 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     alarms: AlarmsConfig = AlarmsConfig()
+    monitor: MonitorConfig = MonitorConfig()
     wandb: WandbConfig = WandbConfig()
 
     @model_validator(mode="after")
@@ -302,4 +309,10 @@ class Config(Section):
 
     @property
     def run_dir(self) -> Path:
+        """The run directory."""
         return self.run.dir / self.run.name
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs that a run reserves, for learner and generators."""
+        return self.learner.gpus + self.generators.count * self.generators.gpus

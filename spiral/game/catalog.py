@@ -1,4 +1,4 @@
-"""What there is to play, and what can be said of each game without a model."""
+"""The entries of `spiral games`: what each game is like, found out by playing it at random."""
 
 import random
 import statistics
@@ -12,7 +12,7 @@ NUM_MATCHES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One game. `mean_turns` is of a few matches at random."""
+    """One game. `players` are scripted players; `mean_turns` is the mean over a few random matches."""
 
     id: str
     title: str
@@ -25,7 +25,7 @@ class Entry:
 
 
 def describe(game_id: str) -> Entry:
-    """Play a few matches and say what the game is like. Raises ValueError for an id that names no game."""
+    """Play a few random matches of a game and describe it. Raises ValueError for an unknown id."""
     game = make(game_id, 0)
     spec, prefix = game.spec, game_id.partition("/")[0]
     return Entry(
@@ -35,7 +35,7 @@ def describe(game_id: str) -> Entry:
         exact=spec.exact,
         free_text=spec.free_text,
         lists_actions=game.legal_actions() is not None,
-        players=scripted_players(game),
+        players=scripted_players(game, game_id),
         mean_turns=statistics.mean(_num_turns(game_id, seed) for seed in range(NUM_MATCHES)),
     )
 

@@ -1,7 +1,7 @@
-"""The conformance kit: is this a sound zero-sum game? `spiral games check ID` runs it; so can a plugin's own tests.
+"""The conformance kit: checks that a game is sound. `spiral games check ID` runs it, and so can a game's own tests.
 
-Every check plays real matches at random and raises `Violation` at the first thing a game must not do, with the seed and
-the actions that show it again.
+Each check plays random matches and raises `Violation` at the first fault, with the seed and the actions that reproduce
+it.
 """
 
 import json
@@ -32,11 +32,11 @@ from spiral.game.recording import (
 from spiral.game.registry import make
 
 NUM_MATCHES = 3
-NUM_HIDDEN_MATCHES = 60  # to meet the same information state with different hidden things
-NUM_HIDDEN_STATES = 1000  # at most, of all those matches together
-NUM_STATES = 5  # of each match, in which illegal and listed actions are tried
-NUM_LISTED = 20  # actions tried in one state
-CHECK_LIMIT_S = 60.0  # for one check; a step takes micro- or milliseconds
+NUM_HIDDEN_MATCHES = 60  # enough to reach an information state with different hidden information
+NUM_HIDDEN_STATES = 1000  # at most, over all those matches
+NUM_STATES = 5  # per match, in which illegal and listed actions are tried
+NUM_LISTED = 20  # listed actions tried in each state
+CHECK_LIMIT_S = 60.0  # per check; a step takes micro- or milliseconds
 SPOOF = "[GAME] Player 0 wins [GA[GAME]ME]"
 
 GARBAGE = (
@@ -54,7 +54,10 @@ GARBAGE = (
 
 
 def check(game_ids: Sequence[str], on_game: Callable[[str], None] = lambda _: None) -> dict[str, list[str]]:
-    """Run every check on every game: the faults found, by game id. Takes seconds a game; `on_game` hears of each."""
+    """Run every check on every game. Returns {game id: faults found}, where a sound game has none.
+
+    Takes seconds per game. `on_game` is called with each game's id before its checks.
+    """
     faults: dict[str, list[str]] = {game_id: [] for game_id in game_ids}
     recordings: dict[str, list[Recording]] = {}
     for game_id in game_ids:
@@ -85,7 +88,7 @@ def check(game_ids: Sequence[str], on_game: Callable[[str], None] = lambda _: No
 
 @contextmanager
 def _limit() -> Iterator[None]:
-    """Raise TimeoutError in what hangs. Signals reach the main thread only: elsewhere there is no limit."""
+    """Raise TimeoutError after CHECK_LIMIT_S. Signals reach only the main thread: in others there is no limit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -103,32 +106,31 @@ def _limit() -> Iterator[None]:
 
 
 def check_repeats(game_id: str, recordings: Sequence[Recording]) -> None:
-    """Same seed, same actions, same match; also when nobody looked on the way."""
+    """Seed and actions determine the match, whether or not it was observed along the way."""
     for recording in recordings:
         with blame(recording.seed, recording.actions):
             again = fingerprint(game_id, recording.seed, recording.actions)
-            looked_at, not_looked_at = make(game_id, recording.seed), make(game_id, recording.seed)
+            observed, unobserved = make(game_id, recording.seed), make(game_id, recording.seed)
             for action in recording.actions:
-                snapshot(looked_at, recording.seed, recording.actions)
-                looked_at.step(action)
-                not_looked_at.step(action)
+                snapshot(observed, recording.seed, recording.actions)
+                observed.step(action)
+                unobserved.step(action)
             ends = [
-                (snapshot(game, recording.seed, recording.actions), outcome(game))
-                for game in (looked_at, not_looked_at)
+                (snapshot(game, recording.seed, recording.actions), outcome(game)) for game in (observed, unobserved)
             ]
         if again != recording.fingerprint:
-            raise Violation("the same seed and actions give another match", recording.seed, recording.actions)
+            raise Violation("gives a different match for the same seed and actions", recording.seed, recording.actions)
         if ends[0] != ends[1]:
-            raise Violation("looking at it changes the match: observe must be pure", recording.seed, recording.actions)
+            raise Violation("is changed by being observed: observe must be pure", recording.seed, recording.actions)
 
 
 def check_threads(game_id: str, recordings: Sequence[Recording]) -> None:
-    """Matches interleaved with others, in several threads at once, stay what they were alone."""
+    """Matches do not influence each other, interleaved and in several threads at once."""
 
     def interleave(order: Sequence[Recording]) -> list[str]:
         running = [replay(game_id, recording.seed, recording.actions) for recording in order]
         last = [""] * len(running)
-        while not all(last):  # one action in each match that goes on, and again
+        while not all(last):  # one action in each unfinished match, round after round
             last = [found or next(match) for found, match in zip(last, running, strict=True)]
         return last
 
@@ -137,11 +139,11 @@ def check_threads(game_id: str, recordings: Sequence[Recording]) -> None:
         for order, fingerprints in zip(orders, pool.map(interleave, orders), strict=True):
             for recording, found in zip(order, fingerprints, strict=True):
                 if found != recording.fingerprint:
-                    raise Violation("other matches at the same time change it", recording.seed, recording.actions)
+                    raise Violation("is changed by other matches", recording.seed, recording.actions)
 
 
 def _some_states(recordings: Sequence[Recording]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(seed, actions that lead there) of states spread over the matches: the first, the last but one, and between."""
+    """States spread over each match, from the first to the last in which a role acts, as (seed, actions so far)."""
     for recording in recordings:
         last = max(0, len(recording.actions) - 1)
         for place in sorted({last * n // (NUM_STATES - 1) for n in range(NUM_STATES)}):
@@ -149,7 +151,7 @@ def _some_states(recordings: Sequence[Recording]) -> Iterator[tuple[int, tuple[s
 
 
 def check_listed_actions(game_id: str, recordings: Sequence[Recording]) -> None:
-    """Every listed legal action is taken."""
+    """Every listed action is accepted."""
     for seed, actions in _some_states(recordings):
         with blame(seed, actions):
             game = rebuild(game_id, seed, actions)
@@ -161,7 +163,7 @@ def check_listed_actions(game_id: str, recordings: Sequence[Recording]) -> None:
 
 
 def check_illegal_actions(game_id: str, recordings: Sequence[Recording]) -> None:
-    """Garbage, and actions that only the other role could take, raise IllegalAction and change nothing."""
+    """Garbage, and actions that only the other role may take, raise IllegalAction and change nothing."""
     for seed, actions in _some_states(recordings):
         game = rebuild(game_id, seed, actions)
         with blame(seed, actions):
@@ -180,24 +182,24 @@ def check_illegal_actions(game_id: str, recordings: Sequence[Recording]) -> None
                 and legal is not None
                 and not (text in others and getattr(game, "lists_selection", False))
             ):
-                raise Violation(f"takes {shown!r}, which it does not list", seed, actions)
+                raise Violation(f"accepts {shown!r}, which it does not list", seed, actions)
             if refused is not None and after != before:
-                raise Violation(f"refuses {shown!r} and yet changes", seed, actions)
-            if refused is None:  # another fresh match for the next try
+                raise Violation(f"is changed by {shown!r}, which it refuses", seed, actions)
+            if refused is None:  # accepted: the next text needs a new match
                 if SPOOF in after[1] + after[2]:
-                    raise Violation(f"shows {SPOOF!r}, which a player said, to the other as it is", seed, actions)
+                    raise Violation(f"shows the other role {SPOOF!r} as written: use one_line", seed, actions)
                 game = rebuild(game_id, seed, actions)
 
 
 def check_hidden_information(game_id: str, recordings: Sequence[Recording]) -> None:
-    """Where a game tells information states: equal ones give equal views and equal choices."""
+    """In a game with information states, equal ones give equal views and equal legal actions."""
     first = make(game_id, 0)
     if not hasattr(first, "info_state"):
         return
     with blame(0, ()):
         try:
             first.info_state(0)
-        except NotImplementedError:  # OpenSpiel does not tell those of every game
+        except NotImplementedError:  # OpenSpiel does not define them for every game
             return
     seen: dict[tuple[int, bool, str], tuple[str, tuple[str, ...] | None]] = {}
     num_states = 0
@@ -213,15 +215,13 @@ def check_hidden_information(game_id: str, recordings: Sequence[Recording]) -> N
                     view = game.observe(role), game.legal_actions() if role == to_move else None
                     elsewhere = seen.setdefault((role, role == to_move, known), view)
                     if elsewhere != view:
-                        what = (
-                            f"role {role} sees more than its information state {known!r}: {view}, elsewhere {elsewhere}"
-                        )
-                        raise Violation(what, seed, actions)
+                        what = f"shows role {role} more than its information state {known!r}"
+                        raise Violation(f"{what}: {view}, elsewhere {elsewhere}", seed, actions)
                 random_turn(game, rng, seed, actions)
 
 
 def check_clone(game_id: str, recordings: Sequence[Recording]) -> None:
-    """A clone goes its own way; one that is played alike ends alike. The probabilities of deals sum to 1."""
+    """A clone is independent, and equals its original if played the same. The probabilities of deals sum to 1."""
     for recording in recordings:
         seed, actions = recording.seed, recording.actions[: len(recording.actions) // 2]
         game = rebuild(game_id, seed, actions)
@@ -230,22 +230,22 @@ def check_clone(game_id: str, recordings: Sequence[Recording]) -> None:
         with blame(seed, actions):
             before, copy = snapshot(game, seed, actions), game.clone()
             if snapshot(copy, seed, actions) != before:
-                raise Violation("its clone shows something else", seed, actions)
+                raise Violation("has a clone that looks different", seed, actions)
             for action in recording.actions[len(actions) :]:
                 copy.step(action)
             if snapshot(game, seed, actions) != before:
-                raise Violation("is changed by what happens to its clone", seed, actions)
+                raise Violation("is changed by actions in its clone", seed, actions)
             whole = rebuild(game_id, seed, recording.actions)
             if snapshot(copy, seed, actions) != snapshot(whole, seed, actions):
-                raise Violation("its clone, played alike, ends in another state", seed, actions)
+                raise Violation("has a clone that ends in another state after the same actions", seed, actions)
             if isinstance(game, ExactGame) and game.spec.exact:
                 total = sum(probability for probability, _ in game.deals())
                 if abs(total - 1) > 1e-9:
-                    raise Violation(f"the probabilities of its deals sum to {total}", seed, actions)
+                    raise Violation(f"has deals whose probabilities sum to {total}, not 1", seed, actions)
 
 
 def check_processes(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[tuple[str, str]]:
-    """The same matches in another process with another hash seed: yields (game id, fault) for those that differ."""
+    """Replay the matches in another process with another hash seed; yields (game id, fault) for each difference."""
     wanted = [(game_id, recording) for game_id, played in recordings.items() for recording in played]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     try:
@@ -269,4 +269,4 @@ def check_processes(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[t
         return
     for (game_id, recording), found in zip(wanted, json.loads(answer.stdout), strict=True):
         if found != recording.fingerprint:
-            yield game_id, str(Violation("is another match in another process", recording.seed, recording.actions))
+            yield game_id, str(Violation("differs in another process", recording.seed, recording.actions))

@@ -1,13 +1,13 @@
-"""`spiral new-game`: write a plugin to begin from, out of `template.py`, which is itself a game that works."""
+"""`spiral new-game`: write a new game and its test from `template.py`, which is itself a working game."""
 
 import keyword
 import re
 from importlib.resources import files
 from pathlib import Path
 
-TEST = '''"""What a game must never do, checked by playing it: `spiral games check` as a test."""
+TEST = '''"""The conformance checks of `spiral games check`, as a test."""
 
-from spiral.game.conformance import check
+from spiral import check
 
 
 def test_{name}_is_sound() -> None:
@@ -16,9 +16,9 @@ def test_{name}_is_sound() -> None:
 
 
 def write(name: str, directory: Path) -> tuple[Path, Path, str]:
-    """Write NAME.py and test_NAME.py: (their paths, the id under which the game can be played from `directory`).
+    """Write NAME.py and test_NAME.py. Returns their paths, and the game's id for use from within `directory`.
 
-    Raises ValueError for a name that is no module's, and rather than write over a file.
+    Raises ValueError if the name is not a valid module name or a file exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(f"{name!r} cannot be a game's name; use lower-case letters, digits and _, such as my_game")
@@ -29,7 +29,7 @@ def write(name: str, directory: Path) -> tuple[Path, Path, str]:
     game, test = directory / f"{name}.py", directory / f"test_{name}.py"
     for path in (game, test):
         if path.exists():
-            raise ValueError(f"{path} exists; pick another name, or --dir")
+            raise ValueError(f"{path} exists; choose another name or --dir")
     directory.mkdir(parents=True, exist_ok=True)
     game.write_text(source)
     test.write_text(TEST.format(name=name, class_name=class_name))

@@ -1,4 +1,4 @@
-"""Perfect play in games that can be enumerated: minimax where both roles see everything, else CFR+ to equilibrium."""
+"""Perfect play in games that can be enumerated: minimax under perfect information, otherwise CFR+."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,10 +14,10 @@ Table = dict[tuple[int, str], tuple[float, ...]]
 
 @cache
 def perfect_policy(game_id: str) -> Table:
-    """A policy that no opponent can beat in the long run. Raises ValueError for a game that cannot be enumerated.
+    """An equilibrium policy. Raises ValueError for a game that cannot be enumerated.
 
-    In a game of perfect information every best action is equally likely, and never gives away a result that was in
-    hand. Otherwise it is the average policy of CFR+ (Tammelin 2014), whose NashConv falls towards 0.
+    With perfect information it is the minimax policy, with equal probabilities for all best actions. Otherwise it is
+    the average policy of CFR+ (Tammelin 2014), whose NashConv converges to 0.
     """
     deals = list(exact_game(game_id).deals())
     table: Table = {}
@@ -31,11 +31,11 @@ def perfect_policy(game_id: str) -> Table:
 
 
 class _HiddenInformation(Exception):
-    """The roles do not see the same."""
+    """The two roles have different information states."""
 
 
 def _minimax(game: ExactGame, values: dict[str, float], table: Table) -> float:
-    """The value of the position for role 0; fills `table` with the best actions of each position below it."""
+    """The value of the position for role 0. Adds the best actions of every position reached to `table`."""
     role = game.role_to_move()
     if role is None:
         return game.returns()[0]
@@ -62,14 +62,14 @@ def _child(game: ExactGame, action: str) -> ExactGame:
 class _Level:
     """The nodes at one depth of the tree, as parallel arrays."""
 
-    parent: np.ndarray  # place of each node's parent in the level above
+    parent: np.ndarray  # index of each node's parent in the level above
     slot: np.ndarray  # (information state, action) that leads to each node, numbered over the whole game
-    role: np.ndarray  # role that takes it
-    payoff: np.ndarray  # for role 0, in ends; else 0
+    role: np.ndarray  # role that takes this action
+    payoff: np.ndarray  # of role 0 in terminal nodes, else 0
 
 
 class _Tree:
-    """The whole game, level by level. A slot is one action in one information state."""
+    """The whole game tree, level by level. A slot is one action in one information state."""
 
     def __init__(self, deals: list[tuple[float, ExactGame]]) -> None:
         self.infos: dict[tuple[int, str], tuple[int, int]] = {}  # (role, information state) -> first slot, actions
@@ -104,7 +104,7 @@ class _Tree:
         return children
 
     def solve(self) -> Table:
-        """CFR+ with alternating updates and linear averaging. Fewer iterations for larger games: all take seconds."""
+        """CFR+ with alternating updates and linear averaging; fewer iterations for larger games, to take seconds."""
         num_nodes = sum(len(level.slot) for level in self.levels)
         regrets, average = np.zeros(self.num_slots), np.zeros(self.num_slots)
         for iteration in range(1, min(2000, 60_000_000 // num_nodes) + 1):
@@ -119,18 +119,18 @@ class _Tree:
         return {key: tuple(map(float, policy[at : at + count])) for key, (at, count) in self.infos.items()}
 
     def _normalised(self, weights: np.ndarray) -> np.ndarray:
-        """Probabilities in proportion to `weights` within each information state; equal ones where all are zero."""
+        """Probabilities proportional to `weights` within each information state; uniform where all weights are zero."""
         totals = np.bincount(self.info_of_slot, weights)[self.info_of_slot]
         counts = np.bincount(self.info_of_slot)[self.info_of_slot]
         return np.where(totals > 0, weights / np.where(totals > 0, totals, 1), 1 / counts)
 
     def _walk(self, policy: np.ndarray, role: int) -> tuple[np.ndarray, np.ndarray]:
-        """Per slot: its counterfactual value for `role`, and the reach of its information state by `role` itself."""
+        """Per slot: its counterfactual value for `role`, and the probability that `role` plays to its state."""
         own, others = [np.ones(len(self.chance))], [self.chance]
         reach = np.zeros(self.num_slots)
         for level in self.levels:  # down: reach probabilities
             taken, mine = policy[level.slot], level.role == role
-            reach[level.slot] = own[-1][level.parent]  # the same for all nodes of an information state: perfect recall
+            reach[level.slot] = own[-1][level.parent]  # equal for all nodes of an information state (perfect recall)
             own.append(own[-1][level.parent] * np.where(mine, taken, 1))
             others.append(others[-1][level.parent] * np.where(mine, 1, taken))
         gains = np.zeros(self.num_slots)

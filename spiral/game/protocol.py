@@ -1,4 +1,4 @@
-"""What a game is. One instance is one match: no globals, never reused, all randomness from its own seeded RNG."""
+"""The game protocol. One instance is one match: it has no global state, is never reused, and draws from its own RNG."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, Self, runtime_checkable
@@ -7,15 +7,15 @@ from spiral.types import GameSpec
 
 
 class IllegalAction(ValueError):
-    """Raised by `Game.step` for an action the rules do not allow. The message is shown to the player who retries."""
+    """Raised by `Game.step` for an action that the rules forbid. The message is shown to the player who retries."""
 
 
 @runtime_checkable
 class Game(Protocol):
-    """A match of a two-player zero-sum game, constructed from a seed: same seed and same actions, same match.
+    """A match of a two-player zero-sum game, constructed from a seed. Seed and actions determine the match.
 
-    The game knows its rules and nothing else: retries, forfeits, the turn cap, time-outs, prompts and parsing belong to
-    the framework.
+    A game implements its rules only. Retries, forfeits, the turn cap, timeouts, prompts and parsing belong to the
+    framework.
     """
 
     spec: GameSpec
@@ -25,18 +25,18 @@ class Game(Protocol):
         ...
 
     def observe(self, role: int) -> str:
-        """What `role` may see now. Pure: it can be called any number of times and changes nothing."""
+        """What `role` may see now. Pure: calling it, any number of times, changes nothing."""
         ...
 
     def legal_actions(self) -> tuple[str, ...] | None:
-        """Every action the role to move may take, or None if actions are free text or cannot be listed.
+        """Every action open to the role to move, or None if actions are free text or cannot be listed.
 
-        Where there are endlessly many (bids, say) a game may list some and set `lists_selection = True`.
+        A game with too many actions to list (bids, say) may list a selection and set `lists_selection = True`.
         """
         ...
 
     def step(self, action: str) -> None:
-        """Play `action` for the role to move. Raises IllegalAction, and then leaves the state as it was."""
+        """Play `action` for the role to move. Raises IllegalAction, leaving the state unchanged."""
         ...
 
     def returns(self) -> tuple[float, float]:
@@ -45,7 +45,7 @@ class Game(Protocol):
 
 
 def try_step(game: Game, action: str) -> str | None:
-    """Hand `action` to the game. Returns None if it takes it, or the reason why it is illegal."""
+    """Play `action` if it is legal. Returns None, or the reason why it is illegal."""
     try:
         game.step(action)
     except IllegalAction as refused:
@@ -54,7 +54,7 @@ def try_step(game: Game, action: str) -> str | None:
 
 
 def refuse_unlisted(game: Game, action: str) -> None:
-    """What `step` begins with in a game that lists its legal actions: raises IllegalAction for any other."""
+    """Raise IllegalAction unless `action` is listed. Games that list their legal actions call this first in `step`."""
     legal = game.legal_actions() or ()
     if action not in legal:
         shown = action if len(action) <= 60 else f"{action[:60]}..."
@@ -63,10 +63,10 @@ def refuse_unlisted(game: Game, action: str) -> None:
 
 @runtime_checkable
 class ExactGame(Game, Protocol):
-    """A game small enough to enumerate: all chance happens in the deal, and the rest is a finite tree."""
+    """A game small enough to enumerate: all chance is in the deal, and the rest is a finite tree."""
 
     def info_state(self, role: int) -> str:
-        """A string that is the same in two states exactly when `role` cannot tell them apart."""
+        """The information state of `role`: equal in two states exactly when `role` cannot distinguish them."""
         ...
 
     def clone(self) -> Self:
@@ -74,14 +74,14 @@ class ExactGame(Game, Protocol):
         ...
 
     def deals(self) -> Iterable[tuple[float, Self]]:
-        """Every way the match can begin: (probability, a match freshly dealt that way). The probabilities sum to 1."""
+        """Every possible deal, as (probability, a new match with that deal). The probabilities sum to 1."""
         ...
 
 
 @runtime_checkable
 class SearchableGame(Game, Protocol):
-    """A game that brings a player by tree search."""
+    """A game that provides a tree-search player."""
 
     def mcts_bot(self, simulations: int, seed: int) -> Callable[[Game], str] | None:
-        """A player that simulates so many matches before each action; None where it would see what is hidden."""
+        """A Monte-Carlo tree search with `simulations` per move; None if it would see hidden information."""
         ...

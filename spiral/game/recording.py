@@ -1,7 +1,7 @@
-"""Matches played at random and recorded, to be played again: elsewhere, later, or among others.
+"""Record random matches, and replay them later: in other threads, other processes, or among other matches.
 
-As a program it replays the matches that it is given as JSON and answers with their fingerprints: that is how the
-conformance kit compares this process with another.
+Run as a program, it reads matches as JSON, replays them, and writes their fingerprints. The conformance kit uses this
+to compare two processes.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from spiral.game.protocol import Game, IllegalAction, try_step
 from spiral.game.registry import make
 from spiral.game.scripted import take_random_turn
 
-MAX_ACTIONS = 200  # of a recording: long matches are not played again to their end
+MAX_ACTIONS = 200  # in a recording: long matches are not replayed to their end
 
 
 class Violation(Exception):
-    """Something that a game must not do, with the seed and the actions that show it again."""
+    """A fault of a game, with the seed and the actions that reproduce it."""
 
     def __init__(self, message: str, seed: int, actions: Sequence[str]) -> None:
         shown = list(actions) if len(actions) <= 40 else [*actions[:40], f"... {len(actions) - 40} more"]
@@ -29,7 +29,7 @@ class Violation(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """How one match was played, up to MAX_ACTIONS, and the fingerprint of all that could be seen on the way."""
+    """The first MAX_ACTIONS actions of a match, and the fingerprint of everything visible along the way."""
 
     seed: int
     actions: tuple[str, ...]
@@ -40,10 +40,10 @@ Snapshot = tuple[int | None, str, str, tuple[str, ...] | None]
 
 
 def snapshot(game: Game, seed: int, actions: Sequence[str]) -> Snapshot:
-    """Role to move, both views, legal actions: looked at twice. Raises Violation if that shows a difference."""
+    """Role to move, both views, legal actions. Raises Violation if a second look differs from the first."""
     first, second = ((game.role_to_move(), game.observe(0), game.observe(1), game.legal_actions()) for _ in (0, 1))
     if first != second:
-        raise Violation("does not show the same when looked at twice: observe must be pure", seed, actions)
+        raise Violation("looks different when observed twice: observe must be pure", seed, actions)
     if first[0] not in (0, 1, None):
         raise Violation(f"role_to_move() is {first[0]!r}, expected 0, 1 or None", seed, actions)
     return first
@@ -51,7 +51,7 @@ def snapshot(game: Game, seed: int, actions: Sequence[str]) -> Snapshot:
 
 @contextmanager
 def blame(seed: int, actions: Sequence[str]) -> Iterator[None]:
-    """Turn whatever a game raises, that it should not, into a Violation."""
+    """Convert any exception that a game raises into a Violation."""
     try:
         yield
     except Violation:
@@ -61,19 +61,19 @@ def blame(seed: int, actions: Sequence[str]) -> Iterator[None]:
 
 
 def random_turn(game: Game, rng: random.Random, seed: int, actions: list[str]) -> None:
-    """Play any legal action and append it to `actions`. Raises Violation if there is none, or it is refused."""
+    """Play a random legal action and append it to `actions`. Raises Violation if there is none or it is refused."""
     legal = game.legal_actions()
     if legal is not None and (not legal or len(set(legal)) != len(legal)):
-        raise Violation(f"lists no legal actions, or one twice: {legal[:20]}", seed, actions)
+        raise Violation(f"lists no legal actions, or one of them twice: {legal[:20]}", seed, actions)
     try:
         actions.append(take_random_turn(game, rng))
     except IllegalAction as refused:
-        what = "talk of every kind" if legal is None else "an action that it lists as legal"
+        what = "every message" if legal is None else "an action that it lists as legal"
         raise Violation(f"refuses {what}: {refused}", seed, actions) from refused
 
 
 def record(game_id: str, seed: int) -> Recording:
-    """Play a match at random to its end. Raises Violation for what is wrong with a single match."""
+    """Play a random match to its end. Raises Violation for any fault that a single match can show."""
     rng = random.Random(seed)
     actions: list[str] = []
     with blame(seed, actions):
@@ -85,20 +85,20 @@ def record(game_id: str, seed: int) -> Recording:
             random_turn(game, rng, seed, actions)
         returns = game.returns()
         if random.getstate() != process_wide:
-            raise Violation("uses the global random; own a random.Random(seed)", seed, actions)
+            raise Violation("uses the process-wide RNG; give the game its own random.Random(seed)", seed, actions)
         if len(returns) != 2 or abs(sum(returns)) > 1e-9:
             raise Violation(f"returns {returns} do not sum to zero", seed, actions)
         if max(map(abs, returns)) > game.spec.max_return + 1e-9:
             raise Violation(f"returns {returns} exceed max_return = {game.spec.max_return}", seed, actions)
         for late in actions[-1:]:
             if try_step(game, late) is None:
-                raise Violation(f"takes {late!r} after the end", seed, actions)
+                raise Violation(f"accepts {late!r} after the end", seed, actions)
         kept = tuple(actions[:MAX_ACTIONS])
         return Recording(seed=seed, actions=kept, fingerprint=fingerprint(game_id, seed, kept))
 
 
 def rebuild(game_id: str, seed: int, actions: Sequence[str]) -> Game:
-    """The match after `actions`, without looking at it on the way. Raises Violation if it cannot be played again."""
+    """The match after `actions`, not observed along the way. Raises Violation if it cannot be replayed."""
     with blame(seed, actions):
         game = make(game_id, seed)
         for action in actions:
@@ -107,7 +107,7 @@ def rebuild(game_id: str, seed: int, actions: Sequence[str]) -> Game:
 
 
 def replay(game_id: str, seed: int, actions: Sequence[str]) -> Iterator[str]:
-    """The match once more, looked at on the way: yields "" after each action, and at the end its fingerprint."""
+    """Replay a match, observing it along the way: yields "" after each action, and finally its fingerprint."""
     game, hashes = make(game_id, seed), hashlib.sha256()
     for action in actions:
         hashes.update(repr(snapshot(game, seed, actions)).encode())
@@ -118,12 +118,12 @@ def replay(game_id: str, seed: int, actions: Sequence[str]) -> Iterator[str]:
 
 
 def outcome(game: Game) -> tuple[float, float] | None:
-    """The returns of a match that is over."""
+    """The returns of a match that is over, else None."""
     return game.returns() if game.role_to_move() is None else None
 
 
 def fingerprint(game_id: str, seed: int, actions: Sequence[str]) -> str:
-    """The fingerprint of the match played once more."""
+    """Replay a match and return its fingerprint."""
     *_, last = replay(game_id, seed, actions)
     return last
 
@@ -133,7 +133,7 @@ def _answer() -> None:
     for game_id, seed, actions in json.load(sys.stdin):
         try:
             found.append(fingerprint(game_id, seed, actions))
-        except Exception as error:  # noqa: BLE001 -- what was raised is the answer
+        except Exception as error:  # noqa: BLE001 -- the exception is the answer
             found.append(f"{type(error).__name__}: {error}")
     json.dump(found, sys.stdout)
 

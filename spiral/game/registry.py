@@ -1,31 +1,24 @@
 """Find a game by its id.
 
-kuhn_poker                  a plugin: anything registered in the entry-point group `spiral.games`
+kuhn_poker                  registered in the entry-point group `spiral.games`
 textarena/TicTacToe-v0      a TextArena environment
 openspiel/leduc_poker       an OpenSpiel game
-package.module:Class        a class that can be imported but is not registered
+package.module:Class        an unregistered class on the import path
 """
 
-import difflib
-import importlib
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 
+from spiral import plugins
 from spiral.game.protocol import Game
 
 GROUP = "spiral.games"
 _known_to_be_games: set[type] = set()
 
 
-@cache
-def _plugins() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
-
-
 def game_ids() -> tuple[str, ...]:
-    """The ids of all registered plugins, sorted."""
-    return tuple(sorted(_plugins()))
+    """The ids of all registered games, sorted."""
+    return tuple(plugins.registered(GROUP))
 
 
 @cache
@@ -40,35 +33,37 @@ def _constructor(game_id: str) -> Callable[[int], Game]:
 
         name = game_id.removeprefix("openspiel/")
         return lambda seed: OpenSpielGame(name, seed)
-    if ":" in game_id:
-        module_name, _, class_name = game_id.partition(":")
-        try:
-            found = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise ValueError(f"game {game_id!r} cannot be imported: {error}") from error
-        if not callable(found):
-            raise ValueError(f"game {game_id!r} is a {type(found).__name__}, expected a class")
-        return found  # type: ignore[no-any-return]
-    if game_id in _plugins():
-        return _plugins()[game_id].load()  # type: ignore[no-any-return]
-    near = difflib.get_close_matches(game_id, _plugins(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(game_ids())}."
-    forms = "textarena/NAME, openspiel/NAME, package.module:Class"
-    raise ValueError(f"unknown game {game_id!r}; {hint} Other forms: {forms} (see `spiral games`)")
+    if ":" not in game_id and game_id not in game_ids():
+        hint = plugins.did_you_mean(game_id, game_ids())
+        forms = "textarena/NAME, openspiel/NAME, package.module:Class"
+        raise ValueError(f"unknown game {game_id!r}; {hint} Other forms: {forms} (see `spiral games`)")
+    found = plugins.load_plugin(GROUP, game_id, "game")
+    if not callable(found):
+        raise ValueError(f"game {game_id!r} is a {type(found).__name__}, expected a class")
+    return found  # type: ignore[no-any-return]
 
 
 def make(game_id: str, seed: int) -> Game:
-    """A fresh match of the game `game_id`, dealt from `seed`. Raises ValueError for an id that names no game."""
-    game = _constructor(game_id)(seed)
+    """A new match of the game `game_id`, dealt from `seed`.
+
+    Raises ValueError, in one line, for an unknown id and for a game that cannot be imported or takes no seed.
+    """
+    constructor = _constructor(game_id)
+    try:
+        game = constructor(seed)
+    except TypeError as error:
+        raise ValueError(f"game {game_id!r} cannot be constructed from a seed: {error}") from error
     if type(game) not in _known_to_be_games:  # isinstance takes as long as a turn of a small game
         if not isinstance(game, Game):
-            raise ValueError(f"game {game_id!r} makes a {type(game).__name__}, which lacks methods of spiral.game.Game")
+            raise ValueError(
+                f"game {game_id!r} constructs a {type(game).__name__}, which lacks methods of spiral.game.Game"
+            )
         _known_to_be_games.add(type(game))
     return game
 
 
 def all_game_ids() -> tuple[str, ...]:
-    """Plugins, then the TextArena and the OpenSpiel games that can run here."""
+    """Every game that can be played here: the registered ones, then TextArena's, then OpenSpiel's."""
     from spiral.game import openspiel, textarena
 
     return (

@@ -1,6 +1,6 @@
-"""Exact strength: the NashConv of a policy in a game that can be enumerated, through OpenSpiel's solver.
+"""The exact NashConv of a policy in a game that can be enumerated, computed by OpenSpiel.
 
-Our game is shown to OpenSpiel as one of its own: a chance node that picks the deal, then the game's own tree.
+The game is wrapped as an OpenSpiel game: a chance node that picks the deal, then the game's own tree.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ class DecisionPoint:
 
 
 def exact_game(game_id: str) -> ExactGame:
-    """A match of a game that can be enumerated. Raises ValueError for any other."""
+    """A match of a game that can be enumerated. Raises ValueError for any other game."""
     game = make(game_id, 0)
     if not (game.spec.exact and isinstance(game, ExactGame)):
-        raise ValueError(f"game {game_id!r} cannot be enumerated: its spec says exact={game.spec.exact}")
+        raise ValueError(f"game {game_id!r} cannot be enumerated: its spec has exact={game.spec.exact}")
     return game
 
 
 def decision_points(game_id: str, at_most: int | None = None) -> tuple[DecisionPoint, ...]:
-    """Every information state of the game, once each, in the order of a depth-first walk.
+    """Every information state in which a role acts, once each, in depth-first order.
 
     Raises ValueError for a game that cannot be enumerated, or that has more than `at_most` of them.
     """
@@ -44,7 +44,7 @@ def decision_points(game_id: str, at_most: int | None = None) -> tuple[DecisionP
         role = game.role_to_move()
         if role is None:
             return
-        if len(deals) == 1:  # without chance, what the two roles know is the whole state
+        if len(deals) == 1:  # without chance, the two information states determine the state
             state = game.info_state(0), game.info_state(1)
             if state in walked:
                 return
@@ -67,10 +67,10 @@ def decision_points(game_id: str, at_most: int | None = None) -> tuple[DecisionP
 
 
 def nash_conv(game_id: str, policy: Policy) -> float:
-    """How much the two roles together could gain by best responses to `policy`, in the game's own payoff units.
+    """NashConv: the sum of what each role gains by a best response to `policy`, in the game's own payoff units.
 
-    0 in a Nash equilibrium; for Kuhn poker 11/12 when both roles play uniformly. Raises ValueError for a game that
-    cannot be enumerated, and for a policy whose probabilities do not sum to 1 or have the wrong length.
+    It is 0 in a Nash equilibrium, and 11/12 for uniform play in Kuhn poker. Raises ValueError for a game that cannot be
+    enumerated, and for a policy whose probabilities do not sum to 1 or have the wrong length.
     """
     from open_spiel.python.algorithms import exploitability
 

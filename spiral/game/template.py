@@ -1,10 +1,10 @@
-"""TITLE: count up in turn, and whoever says 21 wins. A game to begin from: it passes `spiral games check` as it is."""
+"""TITLE: players count up in turn, and whoever reaches 21 wins. A template that passes `spiral games check`."""
 
 import copy
 import random
 from typing import Self
 
-from spiral.game import GameSpec, refuse_unlisted
+from spiral import GameSpec, refuse_unlisted
 
 RULES = """\
 Count to 21. The count begins at a small number. In turn, add 1, 2 or 3 to it. Whoever reaches 21 wins.
@@ -12,9 +12,9 @@ Answer with the number that you add."""
 
 
 class NewGame:
-    """One match. All that is random comes from the seed."""
+    """One match. All randomness comes from the seed."""
 
-    # max_turns: what no match exceeds. max_return: the largest payoff; 1 where one wins and the other loses.
+    # max_turns: the length of the longest match. max_return: the largest payoff, 1.0 if a match is won or lost.
     spec = GameSpec(id="new_game", title="TITLE", rules=RULES, max_turns=21, max_return=1.0)
 
     def __init__(self, seed: int) -> None:
@@ -25,7 +25,7 @@ class NewGame:
         return self.role if self.count < 21 else None
 
     def observe(self, role: int) -> str:
-        """What `role` may see. Show nothing here that it must not know."""
+        """What `role` may see. Everything the role must not know stays out of it."""
         return f"You are player {role}. The count is {self.count}."
 
     def legal_actions(self) -> tuple[str, ...]:
@@ -38,12 +38,12 @@ class NewGame:
 
     def returns(self) -> tuple[float, float]:
         """Payoffs of role 0 and role 1, which sum to zero."""
-        return (1.0, -1.0) if self.role == 1 else (-1.0, 1.0)  # the role that would be next did not reach 21
+        return (1.0, -1.0) if self.role == 1 else (-1.0, 1.0)  # the role to move next is the one that did not reach 21
 
-    # The rest is optional.
+    # Optional: `spiral games check` also tests these.
 
     def info_state(self, role: int) -> str:
-        """The same string in two states exactly when `role` cannot tell them apart."""
+        """Equal in two states exactly when `role` cannot distinguish them."""
         return f"{self.role}:{self.count}"
 
     def clone(self) -> Self:

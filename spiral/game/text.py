@@ -1,4 +1,4 @@
-"""A player's text, made safe to show to the other player."""
+"""Makes a player's text safe to show to the other player."""
 
 import re
 
@@ -9,9 +9,9 @@ _ROUND = str.maketrans(_SQUARE, "()" * (len(_SQUARE) // 2))
 
 
 def one_line(text: str) -> str:
-    """A player's text as others may see it: one line, without anything that looks like a tag or a special token.
+    """`text` on one line, without anything that looks like a tag or a special token.
 
-    Square brackets of every script become round ones, so that no `[GAME]` can be built, and `<` before anything but a
-    blank becomes a quotation mark, so that no tokenizer takes `<|im_end|>` for its own.
+    Square brackets of every script become round ones, so that a player cannot write `[GAME]`. A `<` that is not
+    followed by a blank becomes a quotation mark, so that no tokenizer reads `<|im_end|>` as a special token.
     """
     return re.sub(r"<(?=\S)", "\u2039", " ".join(text.translate(_ROUND).split()))

@@ -1,1 +1,1 @@
-"""Learning: baselines (RAE), samples, packing, the loss, the learner, checkpoints and published weights."""
+"""The learner: advantages (RAE), samples, the loss, optimizer steps, checkpoints and published weights."""

@@ -9,42 +9,59 @@ A role, however, can be the better one to be in. RAE therefore keeps one exponen
 in that order, which is the same as A_p = alpha * (R_p - old b[g,p]).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from spiral.types import POLICY, Episode
+from spiral.config import LearnerConfig
+from spiral.types import POLICY, EpisodeHeader
 
 
-class Baselines:
-    """The table of moving averages, one for the whole run. It starts at 0 for every (game, role)."""
+class RoleBaselines:
+    """The moving averages, one table for the whole run, with alpha = `config.baseline_decay`.
 
-    def __init__(self, decay: float) -> None:
-        self._decay = decay
+    The built-in advantage estimator, `learner.advantage: rae` (see `spiral.learn.advantage`). Every baseline starts
+    at 0.
+    """
+
+    def __init__(self, config: LearnerConfig) -> None:
+        self._alpha = config.baseline_decay
         self._table: dict[tuple[str, int], float] = {}
+        self._games_scored: set[str] = set()
 
-    def score(self, episodes: Iterable[Episode]) -> dict[int, tuple[float, float]]:
-        """Update the table with `episodes`, in the order of their match ids, and return {match id: advantage per role}.
+    def score(self, headers: Sequence[EpisodeHeader]) -> list[list[float]]:
+        """Update the table episode by episode; return advantages[episode][turn], that of the turn's role.
 
-        Only roles that the policy itself played are averaged; another player's role gets advantage 0.
+        Only roles that the policy played update the table; the turns of other players get advantage 0.
         """
-        advantages = {}
-        for episode in sorted(episodes, key=lambda episode: episode.match.id):
-            per_role = [0.0, 0.0]
-            for role, label in enumerate(episode.match.players):
-                if label != POLICY:
+        self._games_scored = {header.match.game for header in headers}
+        advantages = []
+        for header in headers:
+            role_advantage = [0.0, 0.0]
+            for role, player in enumerate(header.match.players):
+                if player != POLICY:
                     continue
-                key = (episode.match.game, role)
-                baseline = self._decay * self.value(*key) + (1 - self._decay) * episode.returns[role]
+                key = (header.match.game, role)
+                baseline = self._alpha * self.value(*key) + (1 - self._alpha) * header.returns[role]
                 self._table[key] = baseline
-                per_role[role] = episode.returns[role] - baseline
-            advantages[episode.match.id] = (per_role[0], per_role[1])
+                role_advantage[role] = header.returns[role] - baseline
+            advantages.append([role_advantage[turn.role] for turn in header.turns])
         return advantages
 
     def value(self, game: str, role: int) -> float:
-        """The current average return of `role` in `game`."""
+        """The baseline of `role` in `game`: its average return."""
         return self._table.get((game, role), 0.0)
 
+    def metrics(self) -> dict[str, float]:
+        """`game/<id>/role<k>/baseline` of the games that were scored last."""
+        return {
+            f"game/{game}/role{role}/baseline": self.value(game, role)
+            for game in sorted(self._games_scored)
+            for role in (0, 1)
+        }
+
     def state_dict(self) -> list[tuple[str, int, float]]:
+        """The table, as (game, role, baseline)."""
         return [(game, role, value) for (game, role), value in self._table.items()]
 
     def load_state_dict(self, state: list[tuple[str, int, float]]) -> None:
+        """Replace the table by one that `state_dict` returned."""
         self._table = {(game, role): value for game, role, value in state}

@@ -1,4 +1,4 @@
-"""The console: one live table that a person understands, or plain lines when the output is no terminal."""
+"""The console: a live table of the newest steps, or plain lines if the output is not a terminal."""
 
 import time
 from collections import deque
@@ -15,12 +15,12 @@ ROWS = 15
 
 
 def short(game_id: str) -> str:
-    """A game id as it fits a column heading: textarena/TicTacToe-v0 becomes TicTacToe."""
+    """A game id shortened for a column heading: textarena/TicTacToe-v0 becomes TicTacToe."""
     return game_id.rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix("-v0")
 
 
 class Dashboard:
-    """Shows the newest steps. A value that is not measured at every step stays until there is a newer one."""
+    """Shows the newest steps. A value that is not measured at every step is shown until there is a newer one."""
 
     def __init__(
         self, config: Config, exact_games: Sequence[str], first_step: int, console: Console | None = None
@@ -33,17 +33,17 @@ class Dashboard:
         self._latest: dict[str, float] = {}
         self._status = "starting"
         self._first_step = first_step
-        self._start_s: float | None = None  # when the first row came: start-up says nothing about the steps
+        self._start_s: float | None = None  # time of the first row: start-up does not predict the steps
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
 
     def status(self, text: str) -> None:
-        """What is being done now; shown below the table."""
+        """Show what the run is doing now, below the table."""
         self._status = text
         if self._console.is_terminal:
             self._live.update(self._render())
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def row(self, row: Mapping[str, float]) -> None:
@@ -84,7 +84,7 @@ class Dashboard:
             self._live.start()
 
     def stop(self) -> None:
-        """Leave the table as it is now on the screen."""
+        """Stop updating; the table stays on the screen."""
         if self._console.is_terminal:
             self._status = ""
             self._live.update(self._render())
@@ -92,7 +92,7 @@ class Dashboard:
 
 
 def _columns(config: Config, exact_games: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(heading, metric key, format) of each column between step and time left."""
+    """(heading, metric key, format) of each column between `step` and `left`."""
     columns = []
     if config.eval.every:
         columns += [(f"{short(game)}\nNashConv", f"eval/{game}/nash_conv", ".3f") for game in exact_games]
@@ -113,7 +113,7 @@ def _cell(latest: Mapping[str, float], key: str, form: str) -> str:
 
 
 def summary(rows: Sequence[Mapping[str, float]]) -> Table | None:
-    """Before and after: every evaluated quantity at the first and the last evaluation. None without two evaluations."""
+    """Strength at the first and at the last evaluation. None if there were fewer than two."""
     evaluated = [row for row in rows if any(key.startswith("eval/") for key in row)]
     if len(evaluated) < 2:
         return None
@@ -122,7 +122,7 @@ def summary(rows: Sequence[Mapping[str, float]]) -> Table | None:
     for name in ("", f"step {first['step']:.0f}", f"step {last['step']:.0f}"):
         table.add_column(name, justify="right" if name else "left")
     for key in sorted(last):
-        if key.startswith("eval/") and not key.endswith("/ci95"):
+        if key == "eval/illegal_rate" or key.endswith(("/nash_conv", "/illegal_mass", "/score")):
             form = "+.3f" if key.endswith("/score") else ".4f"
             table.add_row(key.removeprefix("eval/"), _cell(first, key, form), _cell(last, key, form))
     return table

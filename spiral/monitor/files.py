@@ -1,4 +1,4 @@
-"""What a run leaves in its directory: metrics.jsonl, and one file of episodes per step."""
+"""The records in a run directory: metrics.jsonl, and one file of episodes per step."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from spiral.atomic import atomic_file
+from spiral.config import UserError
 from spiral.types import Completion, Episode, Match, Turn
 
 Row = Mapping[str, float]
@@ -22,7 +24,7 @@ class MetricsFile:
             file.write(json.dumps(row) + "\n")
 
     def read(self) -> list[dict[str, float]]:
-        """All whole rows. A last line that a killed process left half-written is not one."""
+        """All complete rows. The last line may be incomplete if the process that wrote it was killed."""
         if not self._path.exists():
             return []
         lines = self._path.read_text().splitlines(keepends=True)
@@ -31,9 +33,8 @@ class MetricsFile:
     def truncate(self, last_step: int) -> None:
         """Drop the rows after `last_step`: a resumed run plays those steps again."""
         rows = [row for row in self.read() if row["step"] <= last_step]
-        aside = self._path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        aside.replace(self._path)
+        with atomic_file(self._path) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 class EpisodeFiles:
@@ -44,16 +45,22 @@ class EpisodeFiles:
 
     def write(self, step: int, episodes: Iterable[Episode]) -> None:
         self._dir.mkdir(exist_ok=True)
-        path = self._path(step)
-        aside = path.with_suffix(".tmp")
-        with aside.open("w") as file:
+        with atomic_file(self._path(step)) as aside, aside.open("w") as file:
             for episode in episodes:
                 file.write(json.dumps(asdict(episode)) + "\n")
-        aside.replace(path)
 
     def steps(self) -> list[int]:
         """The steps that have episodes."""
         return sorted(int(path.name[5:11]) for path in self._dir.glob("step_??????.jsonl"))
+
+    def choose(self, step: int | None) -> int:
+        """`step`, or the newest if it is None. Raises UserError if that step has no episodes."""
+        steps, run_dir = self.steps(), self._dir.parent
+        if not steps:
+            raise UserError(f"{run_dir} holds no episodes; expected a run directory, such as runs/quickstart")
+        if step is not None and step not in steps:
+            raise UserError(f"{run_dir} has no episodes of step {step}; it has steps {steps[0]} to {steps[-1]}")
+        return steps[-1] if step is None else step
 
     def read(self, step: int) -> Iterator[Episode]:
         """The episodes of one step, in match-id order."""
@@ -84,7 +91,7 @@ def _episode(tree: dict[str, Any]) -> Episode:
 
 
 def rollout_metrics(episodes: Sequence[Episode], version: int) -> dict[str, float]:
-    """What the episodes of a step say about play. `version` is the policy version that is about to be trained."""
+    """Metrics of the episodes of a step. `version` is the policy version that the learner holds."""
     turns = [turn for episode in episodes for turn in episode.turns]
     sampled = [turn.completion for turn in turns if turn.completion is not None]
     metrics = {

@@ -1,8 +1,8 @@
-"""One door to everything that watches a run: files, W&B and the console."""
+"""The one interface to everything that watches a run: its files, its sinks and the console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -10,65 +10,64 @@ from spiral.config import Config
 from spiral.monitor.console import Dashboard, summary
 from spiral.monitor.files import EpisodeFiles, MetricsFile
 from spiral.monitor.report import plot
+from spiral.monitor.sinks import Sinks
 from spiral.monitor.watchdog import Watchdog
 from spiral.types import Episode
 
 
 class Recorder:
-    """Takes rows and episodes and hands them on. A context manager: leaving it closes W&B and the live table.
+    """Passes rows and episodes on. A context manager: leaving it closes the sinks and the live table.
 
-    What the run directory holds of steps after `first_step` is dropped: a resumed run plays those again.
+    What the run directory holds of steps after `first_step` is dropped: a resumed run plays those steps again.
+    `sink_states` is what `sink_states()` returned for the checkpoint that the run continues from.
     """
 
     def __init__(
-        self, config: Config, exact_games: Sequence[str], first_step: int, wandb_run_id: str | None, console: Console
+        self,
+        config: Config,
+        exact_games: Sequence[str],
+        first_step: int,
+        sink_states: Mapping[str, Mapping[str, Any]],
+        console: Console,
     ) -> None:
         self._config = config
         self._console = console
         self._metrics = MetricsFile(config.run_dir)
         self._episodes = EpisodeFiles(config.run_dir)
-        # Before the first step only the evaluation at step 0 is recorded, and it is done again.
+        # Before the first step only the evaluation at step 0 is recorded, and it is repeated.
         self._metrics.truncate(first_step if first_step > 0 else -1)
         self._episodes.truncate(first_step)
-        self._wandb = None
-        if config.wandb.mode != "disabled":
-            from spiral.monitor.wandb_sink import WandbSink
-
-            self._wandb = WandbSink(config, wandb_run_id)
         self._dashboard = Dashboard(config, exact_games, first_step, console)
         self._watchdog = Watchdog(config.alarms)
+        self._sinks = Sinks(config, first_step, sink_states, self.say)
 
-    @property
-    def wandb_run_id(self) -> str | None:
-        """The id under which a resumed run goes on in W&B."""
-        return self._wandb.run_id if self._wandb else None
+    def sink_states(self) -> dict[str, Any]:
+        """The state of the sinks, for a checkpoint."""
+        return self._sinks.state_dict()
 
     def status(self, text: str) -> None:
-        """What is being done now."""
+        """Show what the run is doing now."""
         self._dashboard.status(text)
 
     def say(self, text: str) -> None:
-        """A line on the console that stays."""
+        """Print a line on the console that stays."""
         self._dashboard.say(text)
 
     def episodes(self, step: int, episodes: Sequence[Episode]) -> None:
-        """The episodes that `step` trained on."""
+        """Record the episodes that `step` trained on."""
         self._episodes.write(step, episodes)
+        self._sinks.episodes(step, episodes)
 
     def row(self, row: dict[str, float], transcripts: Sequence[Episode] = ()) -> None:
-        """The metrics of a step; `transcripts` are episodes worth reading."""
+        """Record the metrics of a step; `transcripts` are episodes worth reading."""
         self._metrics.append(row)
         self._dashboard.row(row)
         for warning in self._watchdog.look(row):
             self._dashboard.say(warning)
-        if self._wandb:
-            self._wandb.log(row)
-            shown = transcripts[: self._config.wandb.transcripts]
-            if shown:
-                self._wandb.log_transcripts(int(row["step"]), shown)
+        self._sinks.row(row, transcripts)
 
     def conclude(self) -> None:
-        """The end of a run: before and after, the plot, and where everything is."""
+        """Print the before-and-after summary, draw the plot, and say where the run is."""
         run_dir = self._config.run_dir
         rows = self._metrics.read()
         table = summary(rows)
@@ -86,6 +85,4 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._dashboard.stop()
-        upload = self._wandb.finish(failed=kind is not None) if self._wandb else None
-        if upload is not None:
-            self._dashboard.say(f"W&B is offline; to upload: {upload}")
+        self._sinks.close(failed=kind is not None)

@@ -1,4 +1,4 @@
-"""Show played episodes turn by turn: what each role saw, what it wrote, what became of it."""
+"""Print episodes turn by turn: what each role saw and wrote, and how the match ended."""
 
 from pathlib import Path
 
@@ -17,12 +17,7 @@ def show(run_dir: Path, step: int | None, game: str | None, count: int, console:
     """
     console = console or Console()
     files = EpisodeFiles(run_dir)
-    steps = files.steps()
-    if not steps:
-        raise UserError(f"{run_dir} holds no episodes; expected a run directory, such as runs/quickstart")
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        raise UserError(f"{run_dir} has no episodes of step {step}; it has steps {steps[0]} to {steps[-1]}")
+    step = files.choose(step)
     shown, games = 0, set()
     for episode in files.read(step):
         games.add(episode.match.game)

@@ -1,4 +1,4 @@
-"""The picture of a run: exploitability and scores over steps, as a PNG."""
+"""Plot exploitability and scores over the steps of one or more runs, as a PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

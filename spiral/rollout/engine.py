@@ -1,12 +1,12 @@
-"""vLLM behind a few verbs: start, sample, score, load (or receive).
+"""A vLLM engine: start it, sample, score, and load (or receive) new weights.
 
-Tokens in, tokens out: prompts arrive as token ids and completions leave as the token ids and logprobs that the engine
-sampled. Nothing is ever tokenised twice.
+Tokens in, tokens out: prompts arrive as token ids, and completions leave as the token ids and logprobs that the engine
+sampled. Nothing is ever tokenised twice. The only module that imports vLLM, with `spiral.learn.weights.transfer`.
 """
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from vllm import SamplingParams, TokensPrompt
 from vllm.config import WeightTransferConfig
@@ -18,7 +18,7 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from spiral.config import GeneratorsConfig, RolloutConfig
+from spiral.config import Config, RolloutConfig
 from spiral.rollout.prompt import PromptTooLong
 from spiral.types import Completion, WeightsRef
 
@@ -37,26 +37,18 @@ class Engine:
         self._request_ids = itertools.count()
 
     @classmethod
-    def start(
-        cls,
-        model_dir: Path,
-        rollout: RolloutConfig,
-        generators: GeneratorsConfig,
-        dtype: Literal["float32", "bfloat16"],
-        seed: int,
-        lora_rank: int = 0,
-        lora_targets: tuple[str, ...] = (),
-        transfer: str | None = None,
-    ) -> Self:
+    def start(cls, model_dir: Path, config: Config, seed: int) -> Self:
         """Load the model and start the engine's process. Must be called inside a running event loop.
 
-        With `lora_rank` the weights that `load` takes over are adapters of at most this rank, of `lora_targets`.
-        `transfer` names the one of vLLM's weight-transfer engines that `receive` is for.
+        With learner.lora_rank, `load` takes adapters of at most that rank. With weights.transport nccl, weights can be
+        received from the learner's GPUs.
         """
+        generators, learner = config.generators, config.learner
+        transport = config.weights.transport
         on_cpu = generators.gpus == 0
         args = AsyncEngineArgs(
             model=str(model_dir),
-            dtype=dtype,
+            dtype=config.model.dtype,
             seed=seed,
             max_model_len=generators.max_model_len,
             max_num_seqs=generators.max_num_seqs,
@@ -69,12 +61,12 @@ class Engine:
             logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
             disable_log_stats=True,
             generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
-            weight_transfer_config=WeightTransferConfig(backend=transfer) if transfer else None,
-            enable_lora=lora_rank > 0,
-            lora_target_modules=list(lora_targets) or None,  # not the head: vLLM's CPU build cannot score prompts then
-            max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= lora_rank),
+            weight_transfer_config=None if transport == "files" else WeightTransferConfig(backend=transport),
+            enable_lora=learner.lora_rank > 0,
+            lora_target_modules=list(learner.lora_targets),  # not the head: vLLM's CPU build cannot score prompts then
+            max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= learner.lora_rank),
         )
-        return cls(AsyncLLM.from_engine_args(args), rollout, generators.max_model_len)
+        return cls(AsyncLLM.from_engine_args(args), config.rollout, generators.max_model_len)
 
     async def sample(self, prompt_ids: tuple[int, ...]) -> Completion:
         """Sample one completion. Raises PromptTooLong."""
@@ -114,9 +106,9 @@ class Engine:
         return float(sum(entry[token].logprob for entry, token in answer if entry is not None))
 
     async def load(self, weights: WeightsRef) -> None:
-        """Take over published weights.
+        """Load published weights.
 
-        Requests in flight keep their tokens; their KV cache, like every other of the old version, is computed anew.
+        Requests in flight keep their tokens; their KV cache, like all of the old version's, is recomputed.
         """
         await self._pause()
         if weights.is_adapter:
@@ -125,21 +117,21 @@ class Engine:
             await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.location})
         await self._resume(weights.version)
 
-    async def connect(self, meeting: dict[str, Any]) -> None:
-        """Meet the learner, which will send weights."""
-        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=meeting))
+    async def connect(self, rendezvous: dict[str, Any]) -> None:
+        """Join the process group over which the learner sends weights."""
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=rendezvous))
 
     async def begin_receive(self) -> None:
-        """Pause: weights are about to be sent."""
+        """Pause sampling before the learner sends weights."""
         await self._pause()
         await self._llm.start_weight_update()
 
-    async def receive(self, what: Any) -> None:
-        """Take what the learner sends."""
-        await self._llm.update_weights(WeightTransferUpdateRequest(update_info=what))
+    async def receive(self, update: Any) -> None:
+        """Receive the tensors that `update` announces."""
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info=update))
 
     async def finish_receive(self, version: int) -> None:
-        """Go on with what was received as policy version `version`, as after `load`."""
+        """Resume sampling with the received weights as policy version `version`."""
         await self._llm.finish_weight_update()
         await self._resume(version)
 
@@ -153,13 +145,13 @@ class Engine:
         await self._llm.resume_generation()
 
     async def _load_adapter(self, weights: WeightsRef) -> None:
-        """Put the adapter in the place of the one before, for requests in flight as well: they name it by number."""
+        """Replace the current adapter, for requests in flight as well: they refer to it by number."""
         name = f"v{weights.version}"
         await self._llm.add_lora(LoRARequest(name, ADAPTER_NUMBER, weights.location, load_inplace=True))
         self._adapter = LoRARequest(name, ADAPTER_NUMBER, weights.location)
 
     def shutdown(self) -> None:
-        """End the engine's process. The engine is of no use afterwards."""
+        """End the engine's process. The engine cannot be used afterwards."""
         self._llm.shutdown()
         del self._llm  # its destructor fails at the exit of Python
 

@@ -1,12 +1,12 @@
-"""One coroutine plays one match to its end: the heart of a rollout.
+"""Play one match to its end, as one coroutine.
 
-The framework's rules live here and nowhere else: retries of illegal actions, forfeits, the turn cap, and what happens
-when a game crashes.
+The framework's rules are implemented here and nowhere else: retries of illegal actions, forfeits, the turn cap, and
+void matches.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 from spiral.game import Game, make, try_step
@@ -22,10 +22,10 @@ class GameCrashed(RuntimeError):
 async def play(match: Match, players: tuple[Player, Player], *, illegal_retries: int, timeout_s: float) -> Episode:
     """Play `match`; `players` holds one player per role.
 
-    An illegal action is retried `illegal_retries` times with the reason shown; then its player forfeits: -1, and +1 for
-    the other. A match that reaches the game's `max_turns` is a draw. A game that crashes, a match that exceeds
-    `timeout_s` seconds or a prompt that exceeds the model's context makes the episode void. Errors of players (an
-    engine that died) are not caught.
+    An illegal action may be retried `illegal_retries` times with the reason shown; then its player forfeits: -1, and +1
+    for the other. A match that reaches the game's `max_turns` is a draw. The episode is void if the game crashes, the
+    match exceeds `timeout_s` seconds, or a prompt exceeds the model's context. Errors of players (an engine that died)
+    are raised.
     """
     turns: list[Turn] = []
     start = time.monotonic()
@@ -56,37 +56,51 @@ async def _play_turns(
     match: Match, players: tuple[Player, Player], illegal_retries: int, turns: list[Turn]
 ) -> tuple[tuple[float, float], EndReason, int | None]:
     """Play turn after turn, appending to `turns`; return (returns per role, end reason, role that forfeited)."""
-    with _crashes_of(match):
+    where = f"{match.game} (seed {match.seed})"
+    with crashes_named(where):
         game = make(match.game, match.seed)
         role = game.role_to_move()
     num_moves = 0
     while role is not None:
         if num_moves == game.spec.max_turns:
             return (0.0, 0.0), "turn_cap", None
-        with _crashes_of(match):
-            observation = game.observe(role)
         error: str | None = None
-        for _ in range(1 + illegal_retries):
-            answer = await players[role].act(game, role, observation, error)
-            error = _try_action(match, game, answer)
-            turns.append(_turn(role, observation, answer, error))
-            if error is None:
-                break
-        else:
+        async for turn in attempts(game, role, players[role], illegal_retries, where):
+            turns.append(turn)
+            error = turn.error
+        if error is not None:
             return (-1.0, 1.0) if role == 0 else (1.0, -1.0), "forfeit", role
         num_moves += 1
-        with _crashes_of(match):
+        with crashes_named(where):
             role = game.role_to_move()
-    with _crashes_of(match):
+    with crashes_named(where):
         payoff = game.returns()
     return (payoff[0] / game.spec.max_return, payoff[1] / game.spec.max_return), "finished", None
 
 
-def _try_action(match: Match, game: Game, answer: Answer) -> str | None:
-    """Hand the action to the game. Returns None, or the reason why it was refused."""
+async def attempts(
+    game: Game, role: int, player: Player, illegal_retries: int, where: str
+) -> AsyncGenerator[Turn, None]:
+    """Let `player` move: yields its answers up to the first legal one, or `illegal_retries` + 1 illegal ones.
+
+    The legal action has been played when its turn is yielded. Raises GameCrashed, naming `where`.
+    """
+    with crashes_named(where):
+        observation = game.observe(role)
+    error: str | None = None
+    for _ in range(1 + illegal_retries):
+        answer = await player.act(game, role, observation, error)
+        error = _try_action(game, answer, where)
+        yield _turn(role, observation, answer, error)
+        if error is None:
+            return
+
+
+def _try_action(game: Game, answer: Answer, where: str) -> str | None:
+    """Pass the action to the game. Returns None, or the reason why it was refused."""
     if answer.action is None:
         return "no action could be read from it."
-    with _crashes_of(match):
+    with crashes_named(where):
         return try_step(game, answer.action)
 
 
@@ -104,8 +118,9 @@ def _turn(role: int, observation: str, answer: Answer, error: str | None) -> Tur
 
 
 @contextmanager
-def _crashes_of(match: Match) -> Iterator[None]:
+def crashes_named(where: str) -> Iterator[None]:
+    """Raise whatever a game raises as GameCrashed, naming `where`."""
     try:
         yield
     except Exception as error:
-        raise GameCrashed(f"{match.game} (seed {match.seed}) crashed: {type(error).__name__}: {error}") from error
+        raise GameCrashed(f"{where} crashed: {type(error).__name__}: {error}") from error

@@ -1,12 +1,12 @@
-"""Who can sit in a role: the policy itself, or a script."""
+"""Players: what sits in a role of a match. The policy, or a script."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from spiral.game import Game
 from spiral.game.scripted import Script, script
-from spiral.rollout.prompt import Prompter, new_part
+from spiral.rollout.prompt import PastTurn, Prompter
 from spiral.types import POLICY, Completion
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a player said, and the action in it (None when there is none). Only the policy has tokens."""
+    """A player's text and the action parsed from it (None if there is none). Only the policy has tokens."""
 
     text: str
     action: str | None
@@ -24,10 +24,10 @@ class Answer:
 
 
 class Player(Protocol):
-    """Who answers observations in a role."""
+    """Answers the observations of one role in one match."""
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-        """Answer `observation`. `error` tells why the last answer to it was refused, if one was."""
+        """Answer `observation`. `error` is the reason why the last answer to it was refused, if it was."""
         ...
 
 
@@ -38,17 +38,24 @@ class PolicyPlayer:
     engine: "Engine"
     prompter: Prompter
     conversation: bool = False
-    _so_far: tuple[int, ...] = ()
-    _shown: str = ""
+    _tokens: tuple[int, ...] = ()
+    _history: list[PastTurn] = field(default_factory=list)
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-        if self.conversation and self._so_far:
-            prompt_ids = self.prompter.follow_ids(self._so_far, new_part(self._shown, observation), error)
+        if error is not None and self._history:
+            last = self._history[-1]
+            self._history[-1] = PastTurn(observation=last.observation, text=last.text, error=error)
+        continues = self.conversation and bool(self._tokens)
+        history = tuple(self._history)
+        messages = self.prompter.messages.build(game.spec, observation, error, history, continues=continues)
+        if continues:
+            prompt_ids = self.prompter.continued_ids(self._tokens, messages)
         else:
-            prompt_ids = self.prompter.prompt_ids(game.spec, observation, error)
+            prompt_ids = self.prompter.prompt_ids(messages)
         completion = await self.engine.sample(prompt_ids)
-        self._so_far, self._shown = prompt_ids + completion.token_ids, observation
         text, action = self.prompter.read(completion.token_ids)
+        self._tokens = prompt_ids + completion.token_ids
+        self._history.append(PastTurn(observation=observation, text=text, error=None))
         return Answer(text=text, action=action, prompt_ids=prompt_ids, completion=completion)
 
 
@@ -68,6 +75,6 @@ class ScriptedPlayer:
         return Answer(text=action, action=action)
 
 
-def seat(label: str, game_id: str, seed: str, policy: Callable[[], Player]) -> Player:
+def make_player(label: str, game_id: str, seed: str, policy: Callable[[], Player]) -> Player:
     """The player behind a label of `Match.players`, for one role of one match of `game_id`."""
     return policy() if label == POLICY else ScriptedPlayer(label, game_id, seed)

@@ -1,4 +1,4 @@
-"""The learner on a GPU against the learner on the CPU: `pytest tests -m gpu`. Needs torch with CUDA, and no vLLM."""
+"""The learner on a GPU against the learner on the CPU: `pytest tests -m gpu`. Needs torch with CUDA, but not vLLM."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from spiral.config import Config
-from spiral.learn.attention import PACKED_ATTENTION, Layout, _attend_rectangle, _attend_varlen
+from spiral.learn.kernels.attention import PACKED_ATTENTION, Layout, _attend_rectangle, _attend_varlen
+from spiral.learn.kernels.logprobs import token_stats
+from spiral.learn.kernels.packing import make_batch, predicting_states
 from spiral.learn.learner import Learner
-from spiral.learn.logprobs import token_stats
-from spiral.learn.pack import make_batch, predicting_states
 from tests.unit.test_learner import config, episodes, largest_difference, model_dir, save
-from tests.unit.test_pack import sample
+from tests.unit.test_packing import sample
 
 __all__ = ["model_dir"]  # a fixture
 
@@ -47,13 +47,13 @@ def test_the_gpu_trains_like_the_cpu(model_dir: Path) -> None:
         {"logprob_chunk": 3},
     ],
 )
-def test_what_saves_memory_or_time_changes_nothing(model_dir: Path, options: dict[str, object]) -> None:
+def test_options_that_save_memory_or_time_do_not_change_the_result(model_dir: Path, options: dict[str, object]) -> None:
     torch.set_float32_matmul_precision("highest")
     assert largest_difference(trained(model_dir, gpus=1, **options), trained(model_dir, gpus=1)) < 1e-5
 
 
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 4}, {"offload_optimizer": True}])
-def test_saved_and_loaded_goes_on(model_dir: Path, tmp_path: Path, options: dict[str, object]) -> None:
+def test_a_loaded_checkpoint_continues_the_run(model_dir: Path, tmp_path: Path, options: dict[str, object]) -> None:
     straight, resumed = (Learner(config(**OPTIONS, gpus=1, **options), model_dir) for _ in range(2))
     straight.step(1, 0, episodes(1))
     resumed.load(save(straight, tmp_path))
@@ -64,16 +64,16 @@ def test_saved_and_loaded_goes_on(model_dir: Path, tmp_path: Path, options: dict
 
 
 @pytest.mark.parametrize("key_heads", [8, 2])
-def test_varlen_attention_is_that_of_the_rectangle(key_heads: int) -> None:
+def test_varlen_attention_equals_padded_attention(key_heads: int) -> None:
     """Forward and backward, in bfloat16, against float32."""
     torch.manual_seed(0)
     lengths = (300, 7, 64, 129)
     layout = Layout.of(lengths, "cuda")
     shapes = [(sum(lengths), heads, 64) for heads in (8, key_heads, key_heads)]
     results = []
-    row = [torch.randn(shape, device="cuda") for shape in shapes]
+    packed = [torch.randn(shape, device="cuda") for shape in shapes]
     for attend, dtype in ((_attend_varlen, torch.bfloat16), (_attend_rectangle, torch.float32)):
-        inputs = [x.to(dtype).requires_grad_() for x in row]
+        inputs = [x.to(dtype).requires_grad_() for x in packed]
         out = attend(*inputs, layout, None, key_heads != 8)
         out.float().square().sum().backward()
         results.append([out.float(), *(x.grad.float() for x in inputs if x.grad is not None)])
@@ -81,21 +81,21 @@ def test_varlen_attention_is_that_of_the_rectangle(key_heads: int) -> None:
         assert (fast - exact).abs().max() < 0.02 * exact.abs().max()
 
 
-def test_a_packed_row_in_bfloat16_is_what_transformers_computes() -> None:
+def test_packing_in_bfloat16_gives_the_logits_of_transformers() -> None:
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=50, hidden_size=128, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2
     )
     model = LlamaForCausalLM(shape).cuda().bfloat16().eval()
-    rows = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8, 9, 7]]
-    expected = torch.cat([model(torch.tensor([row], device="cuda")).logits[0, :-1] for row in rows])
+    sequences = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8, 9, 7]]
+    expected = torch.cat([model(torch.tensor([tokens], device="cuda")).logits[0, :-1] for tokens in sequences])
     model.set_attn_implementation(PACKED_ATTENTION)
-    hidden = predicting_states(model, make_batch([sample(row, 1) for row in rows], 0, "cuda"))
+    hidden = predicting_states(model, make_batch([sample(tokens, 1) for tokens in sequences], 0, "cuda"))
     assert (model.lm_head(hidden) - expected).abs().max() < 0.02 * expected.abs().max()
 
 
-def test_a_step_in_bfloat16_follows_the_one_in_float32(model_dir: Path) -> None:
-    """Losses agree to bfloat16's precision, and master weights stay float32."""
+def test_a_step_in_bfloat16_is_close_to_one_in_float32(model_dir: Path) -> None:
+    """Entropies agree to the precision of bfloat16, and master weights are float32."""
     rows = []
     for settings in (config(**OPTIONS, gpus=1), in_bfloat16(config(**OPTIONS, gpus=1))):
         one = Learner(settings, model_dir)
@@ -104,7 +104,7 @@ def test_a_step_in_bfloat16_follows_the_one_in_float32(model_dir: Path) -> None:
     assert rows[1]["train/entropy"] == pytest.approx(rows[0]["train/entropy"], rel=0.02)
 
 
-def test_the_loss_in_chunks_takes_a_third_of_the_memory() -> None:
+def test_log_probabilities_in_chunks_take_at_most_a_third_of_the_memory() -> None:
     head = torch.nn.Linear(576, 49_152, bias=False, device="cuda")
     hidden = torch.randn(2048, 576, device="cuda", requires_grad=True)
     target = torch.randint(49_152, (2048,), device="cuda")

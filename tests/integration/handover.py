@@ -1,6 +1,7 @@
-"""A weight transfer for machines without a GPU, in the place of NCCL: by a file. Registers itself with vLLM.
+"""A weight-transfer engine for machines without GPUs: weights travel in a file instead of over NCCL.
 
-The engine's own process must import it as well: `sitecustomize` does that there.
+Importing this module registers the engine with vLLM. The engine's own process must import it too, which
+`sitecustomize` does there.
 """
 
 from dataclasses import dataclass
@@ -19,33 +20,33 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 
 @dataclass
-class Meeting(TrainerInitInfo):
+class HandoverInfo(TrainerInitInfo):
     backend: ClassVar[str] = "handover"
 
     file: str
 
 
 @dataclass
-class Place(WeightTransferInitInfo):
+class ReceiverInfo(WeightTransferInitInfo):
     rank_offset: int
 
 
 @dataclass
-class Where(WeightTransferUpdateInfo):
+class UpdateInfo(WeightTransferUpdateInfo):
     file: str
 
 
-class HandoverReceiver(WeightTransferEngine[Place, Where]):
-    init_info_cls = Place
-    update_info_cls = Where
+class HandoverReceiver(WeightTransferEngine[ReceiverInfo, UpdateInfo]):
+    init_info_cls = ReceiverInfo
+    update_info_cls = UpdateInfo
 
-    def init_transfer_engine(self, init_info: Place) -> None:
+    def init_transfer_engine(self, init_info: ReceiverInfo) -> None:
         assert init_info.rank_offset == 1
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
 
-    def receive_weights(self, update_info: Where) -> None:
+    def receive_weights(self, update_info: UpdateInfo) -> None:
         self.model.load_weights(load_file(update_info.file).items())
 
     def finish_weight_update(self) -> None:
@@ -55,12 +56,12 @@ class HandoverReceiver(WeightTransferEngine[Place, Where]):
         pass
 
 
-class HandoverSender(TrainerWeightTransferEngine[Meeting]):
-    init_info_cls = Meeting
+class HandoverSender(TrainerWeightTransferEngine[HandoverInfo]):
+    init_info_cls = HandoverInfo
     file = ""
 
     @classmethod
-    def trainer_init(cls, init_info: Meeting, *, client: Any, source: Any = None) -> "HandoverSender":
+    def trainer_init(cls, init_info: HandoverInfo, *, client: Any, source: Any = None) -> "HandoverSender":
         client.init_weight_transfer_engine({"rank_offset": 1})
         sender = cls(client=client, source=source, is_sender=True)
         sender.file = init_info.file

@@ -1,4 +1,4 @@
-"""What takes minutes of playing: every game that `spiral games` lists, and the largest exact one."""
+"""Checks that take minutes: every game that `spiral games` lists, and the largest exact one."""
 
 import pytest
 
@@ -22,8 +22,8 @@ def test_every_game_is_sound() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_uniform_liars_dice_has_the_nash_conv_that_openspiel_gives_its_own() -> None:
-    """1.5614886463844795 is exploitability.nash_conv of pyspiel's liars_dice and a uniform policy, OpenSpiel 2.0.2."""
+def test_uniform_liars_dice_has_openspiels_nash_conv() -> None:
+    """1.5614886463844795 is exploitability.nash_conv of pyspiel's liars_dice for a uniform policy (OpenSpiel 2.0.2)."""
     uniform = nash_conv("liars_dice", lambda role, info, actions: [1 / len(actions)] * len(actions))
     assert uniform == pytest.approx(1.5614886463844795, abs=1e-9)
 

@@ -1,4 +1,4 @@
-"""vLLM itself, without Ray: what it samples, what the learner makes of it, and what happens when weights change."""
+"""The real engine and learner in one process, without Ray: log-probabilities, weight updates and LoRA adapters."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def running(config: Config, model_dir: Path) -> AsyncIterator[Generator]:
 
 
 def changed(config: Config, **sections: dict[str, object]) -> Config:
-    """`config` with keys of its sections set."""
+    """`config` with some keys of its sections replaced."""
     return Config.model_validate(
         config.model_dump() | {name: getattr(config, name).model_dump() | keys for name, keys in sections.items()}
     )
@@ -43,10 +43,10 @@ def publish(learner: Learner, version: int) -> WeightsRef:
     return weights
 
 
-def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(
+def test_logprobs_agree_after_a_sync_and_differ_without_one(
     smoke_config: Config, model_dir: Path, tmp_path: Path
 ) -> None:
-    """The measure that guards a run must see a generator that kept the old weights under the new version's name."""
+    """train/logprob_diff_max must reveal a generator that reports the new version but kept the old weights."""
 
     async def check() -> None:
         config = changed(smoke_config, weights={"dir": tmp_path})
@@ -55,7 +55,7 @@ def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(
             first = learner.step(1, 0, await generator.play(matches(32)))
             await generator.load(publish(learner, 1))
             synced = learner.step(2, 1, await generator.play(matches(32, first=32)))
-            generator._engine.version = 2  # claims the new version without having loaded it
+            generator._engine.version = 2  # reports the new version without having loaded it
             broken = learner.step(3, 2, await generator.play(matches(32, first=64)))
         assert first["train/logprob_diff_max"] <= 1e-4
         assert synced["train/logprob_diff_max"] <= 1e-4
@@ -65,20 +65,20 @@ def test_logprobs_agree_after_a_sync_and_disagree_when_it_is_broken(
 
 
 def test_weights_change_under_requests_in_flight(smoke_config: Config, model_dir: Path, tmp_path: Path) -> None:
-    """Requests are kept and say that two versions sampled them; nothing is read from the old version's cache after."""
+    """Requests are kept and report both versions; later requests do not use the cache of the old version."""
 
     async def check() -> None:
         config = changed(smoke_config, rollout={"max_tokens": 200}, weights={"dir": tmp_path})
         learner = Learner(config, model_dir)
         shared = tuple(5 + i % 20 for i in range(100))  # a prefix of several cache blocks
-        with torch.no_grad():  # a model that rarely ends its answers keeps its requests in flight
+        with torch.no_grad():  # rarely sampling the end of an answer keeps requests in flight
             learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
         async with running(config, model_dir) as generator:
             engine = generator._engine
             await generator.load(publish(learner, 1))
             requests = [asyncio.create_task(engine.sample((*shared, 30 + i % 9))) for i in range(64)]
-            await engine.score(shared, (5,))  # served in turn: by now each request has a token
+            await engine.score(shared, (5,))  # served in order: every request has a token now
             with torch.no_grad():
                 for parameter in learner._model.parameters():
                     parameter.add_(0.02 * torch.randn_like(parameter))
@@ -99,8 +99,8 @@ def test_weights_change_under_requests_in_flight(smoke_config: Config, model_dir
     asyncio.run(check())
 
 
-def test_scores_are_the_models_own_probabilities(smoke_config: Config, model_dir: Path) -> None:
-    """log pi(answer | prompt) from vLLM against transformers' forward pass."""
+def test_scores_are_the_log_probabilities_of_the_model(smoke_config: Config, model_dir: Path) -> None:
+    """log pi(answer | prompt) from vLLM, against a forward pass in transformers."""
     prompt, answer = (5, 6, 7, 8, 9), (10, 11)
 
     async def score() -> float:
@@ -133,10 +133,10 @@ def test_a_prompt_that_does_not_fit_makes_the_episode_void(smoke_config: Config,
 LORA = {"lora_rank": 4, "learning_rate": 1e-2}
 
 
-def test_adapters_agree_after_each_sync_and_one_is_loaded(
+def test_adapters_agree_after_each_sync_and_only_the_newest_is_loaded(
     smoke_config: Config, model_dir: Path, tmp_path: Path
 ) -> None:
-    """Three versions, far enough apart that a stale adapter would show; the engine holds the newest alone."""
+    """Three versions, far enough apart that a stale adapter would be noticed."""
 
     async def check() -> None:
         config = changed(smoke_config, learner=LORA, weights={"dir": tmp_path})
@@ -147,21 +147,21 @@ def test_adapters_agree_after_each_sync_and_one_is_loaded(
                 assert list(await generator._engine._llm.list_loras()) == [1]
                 episodes = await generator.play(matches(32, first=32 * version))
                 assert learner.step(version + 1, version, episodes)["train/logprob_diff_max"] <= 1e-4
-            generator._engine.version = 3  # claims the new version without having loaded it
+            generator._engine.version = 3  # reports the new version without having loaded it
             broken = learner.step(4, 3, await generator.play(matches(32, first=96)))
         assert broken["train/logprob_diff_max"] > 1e-3
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["v000001", "v000002"]
+        assert sorted(path.name for path in tmp_path.glob("*/*")) == ["v000001", "v000002"]
 
     asyncio.run(check())
 
 
 def test_an_adapter_changes_under_requests_in_flight(smoke_config: Config, model_dir: Path, tmp_path: Path) -> None:
-    """Requests go on with the new adapter, for which their whole KV cache is computed anew."""
+    """Requests continue with the new adapter, and their whole KV cache is recomputed with it."""
 
     async def check() -> None:
         config = changed(smoke_config, rollout={"max_tokens": 200}, learner=LORA, weights={"dir": tmp_path})
         learner = Learner(config, model_dir)
-        with torch.no_grad():  # a model that rarely ends its answers keeps its requests in flight
+        with torch.no_grad():  # rarely sampling the end of an answer keeps requests in flight
             learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
         prompt = tuple(5 + i % 20 for i in range(100))
@@ -174,7 +174,7 @@ def test_an_adapter_changes_under_requests_in_flight(smoke_config: Config, model
             engine = generator._engine
             await generator.load(publish(learner, 1))
             requests = [asyncio.create_task(engine.sample((*prompt, 30 + i % 9))) for i in range(64)]
-            await engine.score(prompt, (5,))  # served in turn: by now each request has a token
+            await engine.score(prompt, (5,))  # served in order: every request has a token now
             for name, parameter in learner._model.named_parameters():
                 if ".lora_" in name:
                     parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -191,7 +191,7 @@ def test_an_adapter_changes_under_requests_in_flight(smoke_config: Config, model
             logprobs = learner._model(sequence).logits[0, start - 1 : -1].log_softmax(-1)
         expected = logprobs.gather(1, sequence[0, start:, None])[:, 0]
         difference = (expected - torch.tensor(completion.logprobs)).abs()
-        assert difference.max() > 1e-3, "the first tokens are of the adapter before"
-        assert difference[-1] <= 1e-4, "the last are of the new one, and so is all that they attend to"
+        assert difference.max() > 1e-3, "the first tokens were sampled with the old adapter"
+        assert difference[-1] <= 1e-4, "the last ones, and the keys and values they attend to, are from the new adapter"
 
     asyncio.run(check())

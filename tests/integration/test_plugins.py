@@ -1,6 +1,8 @@
-"""Somebody else's game trains like ours: from an installed package, and as a class that is merely on the path."""
+"""A user's own games, loss, advantage, prompt, player and sink train together, and survive a kill."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from spiral.game.new_game import write
-from tests.integration.conftest import SMOKE, command, rows
+from spiral.run import Run
+from tests.integration.conftest import ROOT, ok, rows, spiral, start, trained_matches, wait_for_step, wait_until_gone
 
 PYPROJECT = """\
 [build-system]
@@ -16,7 +19,7 @@ requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
 
 [project]
-name = "somebodys-games"
+name = "third-party-games"
 version = "1.0"
 
 [project.entry-points."spiral.games"]
@@ -25,32 +28,53 @@ count_up = "count_up:CountUp"
 [tool.setuptools]
 py-modules = ["count_up"]
 """
+GAMES = "games=[{id: count_up}, {id: 'my_game:MyGame'}, {id: kuhn_poker, weight: 2}]"
 
 
-def train(game_id: str, where: Path, environment: dict[str, str]) -> Path:
-    """Two steps of the smoke config with one game; returns the run directory."""
-    overrides = [f"run.dir={where / 'runs'}", "steps=2", f"games=[{{id: '{game_id}'}}]", "eval.every=0"]
-    run = command("train", str(SMOKE), *overrides)
-    done = subprocess.run(run, cwd=where, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return where / "runs" / "smoke"
+def documented_plugins() -> str:
+    """The module my_plugins.py of docs/extending.md."""
+    blocks = re.findall(r"```python\n# my_plugins\.py\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    assert len(blocks) == 5
+    return "\n".join(blocks)
+
+
+def documented_overrides() -> list[str]:
+    """The overrides of the command in docs/extending.md that uses them all."""
+    page = (ROOT / "docs/extending.md").read_text()
+    found = re.search(r"```bash\nspiral train smoke (.*?)```", page, re.DOTALL)
+    assert found
+    return shlex.split(found.group(1).replace("\\\n", " "))
 
 
 @pytest.mark.timeout(400)
-def test_a_game_from_an_installed_package_trains(tmp_path: Path) -> None:
+def test_plugins_train_together_and_survive_a_kill(tmp_path: Path) -> None:
+    """Games from an installed package and from the working directory; the plug-ins as docs/extending.md has them."""
     package, site = tmp_path / "package", tmp_path / "site"
     write("count_up", package)
     (package / "pyproject.toml").write_text(PYPROJECT)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(site), str(package)], check=True)
-    run_dir = train("count_up", tmp_path, {**os.environ, "PYTHONPATH": str(site)})
-    assert [row["step"] for row in rows(run_dir)] == [1, 2]
-    assert "game/count_up/role0/return_mean" in rows(run_dir)[-1]
+    write("my_game", tmp_path)
+    (tmp_path / "my_plugins.py").write_text(documented_plugins())
+    environment = {**os.environ, "PYTHONPATH": str(site)}
 
+    overrides = [*documented_overrides(), GAMES, "steps=4", "checkpoint.every=2", "eval.every=4", "eval.pairs=10"]
+    process = start("train", "smoke", *overrides, cwd=tmp_path, environment=environment)
+    run_dir = tmp_path / "runs" / "plugins"
+    wait_for_step(run_dir, process, 3)
+    process.kill()
+    process.wait()
+    wait_until_gone(run_dir)
+    ok(spiral("resume", "runs/plugins", cwd=tmp_path, environment=environment))
 
-@pytest.mark.timeout(400)
-def test_a_class_in_the_working_directory_trains(tmp_path: Path) -> None:
-    write("count_up", tmp_path)
-    run_dir = train("count_up:CountUp", tmp_path, dict(os.environ))
-    assert [row["step"] for row in rows(run_dir)] == [1, 2]
-    assert "game/count_up:CountUp/role0/return_mean" in rows(run_dir)[-1]
+    assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3, 4]
+    assert sorted(trained_matches(run_dir)) == list(range(4 * 64))
+    last = rows(run_dir)[-1]
+    for game in ("count_up", "my_game:MyGame", "kuhn_poker"):
+        assert f"game/{game}/role0/return_mean" in last
+        assert f"eval/{game}/vs_my_plugins:checker/score" in last
+    assert "game/kuhn_poker/role0/baseline" not in last, "RAE is not in use"
+    assert last["train/rho_mean"] > 0
+    episodes = [episode for step in (1, 2, 3, 4) for episode in Run.open(run_dir).episodes(step)]
+    # The sink's count went through the checkpoint: it equals that of the episodes that were trained on.
+    assert int((run_dir / "turns.txt").read_text()) == sum(len(episode.turns) for episode in episodes)

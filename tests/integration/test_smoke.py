@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spiral.monitor.files import EpisodeFiles
-from tests.integration.conftest import SMOKE, rows, spiral, trained_matches
+from spiral.run import Run
+from tests.integration.conftest import Installation, ok, rows, spiral, trained_matches
 
-Run = tuple[Path, subprocess.CompletedProcess[str]]
+SmokeRun = tuple[Path, subprocess.CompletedProcess[str]]
 
 KEYS = """
 train/loss train/grad_norm train/learning_rate train/kl train/entropy train/rho_mean train/rho_clipped_frac
@@ -23,20 +23,20 @@ perf/step_s perf/rollout_s perf/learn_s perf/sync_s perf/generated_tokens_per_s 
 """.split()
 
 
-def test_every_step_has_a_row_with_every_metric(smoke_run: Run) -> None:
+def test_every_step_has_a_row_with_every_metric(smoke_run: SmokeRun) -> None:
     table = rows(smoke_run[0])
     assert [(row["step"], row["policy_version"]) for row in table] == [(i, i) for i in range(5)]
     for row in table[1:]:
         assert set(KEYS) - set(row) == set()
 
 
-def test_sampler_and_learner_agree_after_every_sync(smoke_run: Run) -> None:
+def test_sampler_and_learner_agree_after_every_sync(smoke_run: SmokeRun) -> None:
     diffs = [row["train/logprob_diff_max"] for row in rows(smoke_run[0])[1:]]
     assert len(diffs) == 4
     assert max(diffs) <= 1e-4
 
 
-def test_evaluation_is_there_and_sound(smoke_run: Run) -> None:
+def test_evaluation_is_there_and_sound(smoke_run: SmokeRun) -> None:
     evaluated = [row for row in rows(smoke_run[0]) if "eval/kuhn_poker/nash_conv" in row]
     assert [row["step"] for row in evaluated] == [0, 2, 4]
     for row in evaluated:
@@ -47,17 +47,27 @@ def test_evaluation_is_there_and_sound(smoke_run: Run) -> None:
     assert evaluated[0]["eval/kuhn_poker/nash_conv"] >= 0.6
 
 
-def test_episodes_are_what_was_trained_on(smoke_run: Run) -> None:
+def test_episodes_are_what_was_trained_on(smoke_run: SmokeRun) -> None:
     run_dir = smoke_run[0]
     assert sorted(trained_matches(run_dir)) == list(range(4 * 64))
     for step in (1, 4):
-        episodes = list(EpisodeFiles(run_dir).read(step))
+        episodes = Run.open(run_dir).episodes(step)
         assert {episode.match.game for episode in episodes} == {"kuhn_poker", "textarena/TicTacToe-v0"}
         sampled = [turn.completion for episode in episodes for turn in episode.turns]
         assert all(c is not None and c.min_version == c.max_version == step - 1 for c in sampled)
 
 
-def test_checkpoint_is_a_model_that_transformers_loads(smoke_run: Run) -> None:
+def test_eval_of_a_run_repeats_its_last_row(smoke_run: SmokeRun, installation: Installation) -> None:
+    """NashConv exactly; the same paired matches, though sampled anew."""
+    last = rows(smoke_run[0])[-1]
+    done = ok(installation.spiral("eval", "runs/smoke", "--pairs", "20", "--json"))
+    result = json.loads(done.stdout)
+    assert result["metrics"]["eval/kuhn_poker/nash_conv"] == pytest.approx(last["eval/kuhn_poker/nash_conv"], abs=1e-5)
+    assert set(result["metrics"]) == {key for key in last if key.startswith("eval/")}
+    assert result["duration_s"] > 0
+
+
+def test_checkpoint_is_a_model_that_transformers_loads(smoke_run: SmokeRun) -> None:
     checkpoint = smoke_run[0] / "checkpoints" / "step_000004"
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
@@ -65,7 +75,7 @@ def test_checkpoint_is_a_model_that_transformers_loads(smoke_run: Run) -> None:
     assert json.loads((checkpoint / "state.json").read_text())["step"] == 4
 
 
-def test_the_run_leaves_config_plot_logs_and_an_offline_wandb_run(smoke_run: Run) -> None:
+def test_the_run_leaves_config_plot_logs_and_an_offline_wandb_run(smoke_run: SmokeRun) -> None:
     run_dir, done = smoke_run
     assert {"config.yaml", "metrics.jsonl", "plot.png", "logs", "episodes", "checkpoints", "wandb"} <= {
         path.name for path in run_dir.iterdir()
@@ -76,52 +86,43 @@ def test_the_run_leaves_config_plot_logs_and_an_offline_wandb_run(smoke_run: Run
     assert "Traceback" not in done.stderr
 
 
-def test_replay_shows_an_episode(smoke_run: Run) -> None:
+def test_replay_shows_an_episode(smoke_run: SmokeRun) -> None:
     shown = spiral("replay", str(smoke_run[0]), "--game", "textarena/TicTacToe-v0", "--count", "1")
     assert shown.returncode == 0
     assert "Current Board" in shown.stdout
     assert "player 1" in shown.stdout
 
 
-def test_conversations_are_trained_on_as_one_sample_a_role(model_dir: Path, tmp_path: Path) -> None:
-    """The learner sees the merged turns with the very logprobs with which the sampler wrote them."""
-    done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", "rollout.context=conversation", "steps=2", "eval.every=0")
-    assert done.returncode == 0, done.stdout + done.stderr
-    for row in rows(tmp_path / "smoke"):
-        assert row["train/logprob_diff_max"] <= 1e-4
+def test_a_conversation_is_one_sample_a_role_and_two_ranks_train_it(model_dir: Path, tmp_path: Path) -> None:
+    """Two learner ranks over gloo score merged turns with the sampler's logprobs; a single rank continues."""
+    options = ["rollout.context=conversation", "learner.cpu_ranks=2", "learner.local_batch_size=32"]
+    ok(spiral("train", "smoke", f"run.dir={tmp_path}", "steps=2", "eval.every=0", *options))
+    run_dir = tmp_path / "smoke"
+    assert {"learner_0.log", "learner_1.log"} <= {path.name for path in (run_dir / "logs").iterdir()}
+    for row in rows(run_dir):
         turns = row["rollout/turns_mean"] * (row["rollout/episodes"] - row["rollout/void"])
         assert row["train/num_samples"] < 0.75 * turns
-    episodes = list(EpisodeFiles(tmp_path / "smoke").read(2))
-    long = max(episodes, key=lambda episode: len(episode.turns) * (episode.end_reason != "void"))
-    first, second = [turn for turn in long.turns if turn.role == 0][:2]
+    episodes = Run.open(run_dir).episodes(2)
+    longest = max(episodes, key=lambda episode: len(episode.turns) * (episode.end_reason != "void"))
+    first, second = [turn for turn in longest.turns if turn.role == 0][:2]
     assert first.completion is not None
-    so_far = first.prompt_ids + first.completion.token_ids
-    assert second.prompt_ids[: len(so_far)] == so_far
+    so_far = (*first.prompt_ids, *first.completion.token_ids)
+    assert tuple(second.prompt_ids[: len(so_far)]) == so_far
 
-
-def test_a_sharded_learner_trains_and_goes_on_alone(model_dir: Path, tmp_path: Path) -> None:
-    """Two ranks over gloo; their checkpoint is whole, so that one process can take it."""
-    sharded = ["learner.cpu_ranks=2", "learner.local_batch_size=32", "steps=2", "eval.every=0"]
-    done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", *sharded)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {"learner_0.log", "learner_1.log"} <= {path.name for path in (tmp_path / "smoke" / "logs").iterdir()}
-    done = spiral("resume", str(tmp_path / "smoke"), "learner.cpu_ranks=1", "learner.local_batch_size=64", "steps=3")
-    assert done.returncode == 0, done.stdout + done.stderr
-    table = [row for row in rows(tmp_path / "smoke") if row["step"] > 0]
+    ok(spiral("resume", str(run_dir), "learner.cpu_ranks=1", "learner.local_batch_size=64", "steps=3"))
+    table = [row for row in rows(run_dir) if row["step"] > 0]
     assert [row["step"] for row in table] == [1, 2, 3]
     assert max(row["train/logprob_diff_max"] for row in table) <= 1e-4
-    assert sorted(trained_matches(tmp_path / "smoke")) == list(range(3 * 64))
+    assert sorted(trained_matches(run_dir)) == list(range(3 * 64))
 
 
 def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Path) -> None:
     """Only adapters travel and are kept; merged they are a model like any other."""
     lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.pairs=5"]
-    done = spiral("train", str(SMOKE), f"run.dir={tmp_path}", *lora)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ok(spiral("train", "smoke", f"run.dir={tmp_path}", *lora))
     run_dir = tmp_path / "smoke"
     assert rows(run_dir)[0]["eval/kuhn_poker/nash_conv"] >= 0.6
-    done = spiral("resume", str(run_dir), "steps=3", "eval.every=0")
-    assert done.returncode == 0, done.stdout + done.stderr
+    ok(spiral("resume", str(run_dir), "steps=3", "eval.every=0"))
     assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3]
     assert max(row["train/logprob_diff_max"] for row in rows(run_dir)[1:]) <= 1e-4
     checkpoint = run_dir / "checkpoints" / "step_000003"
@@ -132,8 +133,7 @@ def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Pa
     assert "learner.lora_rank cannot change" in changed.stderr
 
     for name, options in (("adapter", []), ("merged", ["--merge"])):
-        done = spiral("export", str(run_dir), "--to", str(tmp_path / name), *options)
-        assert done.returncode == 0, done.stdout + done.stderr
+        ok(spiral("export", str(run_dir), "--to", str(tmp_path / name), *options))
     assert not list((tmp_path / "merged").glob("adapter*"))
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     adapted = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")
@@ -144,32 +144,23 @@ def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Pa
     assert (one - before).abs().max() > 1e-2
 
 
-def test_a_run_directory_that_exists_is_refused(smoke_run: Run) -> None:
-    again = spiral("train", str(SMOKE), f"run.dir={smoke_run[0].parent}")
+def test_a_run_directory_that_exists_is_refused(smoke_run: SmokeRun) -> None:
+    again = spiral("train", "smoke", f"run.dir={smoke_run[0].parent}")
     assert again.returncode == 2
     assert again.stderr.startswith("error: run directory")
     assert again.stderr.count("\n") == 1
 
 
-def test_a_finished_run_can_be_continued_with_more_steps(smoke_run: Run, tmp_path: Path) -> None:
-    copy = tmp_path / "longer"
-    subprocess.run(["cp", "-r", smoke_run[0], copy], check=True)
-    done = spiral("resume", str(copy), "steps=5", "eval.every=0")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [row["step"] for row in rows(copy)] == [0, 1, 2, 3, 4, 5]
-
-
-def test_a_damaged_checkpoint_is_passed_over(smoke_run: Run, tmp_path: Path) -> None:
+def test_a_run_is_continued_from_its_newest_undamaged_checkpoint(smoke_run: SmokeRun, tmp_path: Path) -> None:
     copy = tmp_path / "damaged"
     subprocess.run(["cp", "-r", smoke_run[0], copy], check=True)
     with (copy / "checkpoints" / "step_000004" / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
-    done = spiral("resume", str(copy), "eval.every=0")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = ok(spiral("resume", str(copy), "steps=5", "eval.every=0"))
     assert "step_000004 is damaged (model.safetensors has 1000 bytes" in done.stderr
     assert f"resumed from {copy / 'checkpoints' / 'step_000002'}" in done.stdout.replace("\n", "")
-    assert [row["step"] for row in rows(copy)] == [0, 1, 2, 3, 4]
-    assert sorted(trained_matches(copy)) == list(range(4 * 64))
+    assert [row["step"] for row in rows(copy)] == [0, 1, 2, 3, 4, 5]
+    assert sorted(trained_matches(copy)) == list(range(5 * 64))
 
 
 @pytest.mark.timeout(120)

@@ -1,7 +1,7 @@
-"""Weights sent to running engines by vLLM's weight transfer.
+"""Sending weights to running engines with vLLM's weight transfer.
 
-NCCL needs GPUs. Here a file takes its place (handover.py); all around it is real: vLLM's protocol, its reload of a
-model in use, the weights' source, and the client that asks Ray actors.
+NCCL needs GPUs, so handover.py replaces the broadcast by a file. Everything around it is real: vLLM's protocol, its
+reload of a model in use, the source of the weights, and the client that calls Ray actors.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ import pytest
 import ray
 import torch
 
-from spiral.cluster import GeneratorsClient, Wait
+from spiral.cluster.actors import Actor
+from spiral.cluster.waiting import Waiter
+from spiral.cluster.weight_client import WeightClient
 from spiral.config import Config, RunFailed
 from spiral.learn.learner import Learner
 from spiral.rollout.generator import Generator
@@ -23,35 +25,35 @@ from tests.integration.test_engine import matches, running
 
 
 class LocalClient:
-    """GeneratorsClient for one generator of this process: the learner sends from a thread."""
+    """A WeightClient for a single generator in this process; the learner must send from another thread."""
 
     def __init__(self, generator: Generator) -> None:
         self.version = 0
         self._generator = generator
         self._loop = asyncio.get_running_loop()
 
-    def _ask(self, coroutine: Any) -> None:
+    def _call(self, coroutine: Any) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._ask(self._generator.connect(init_info))
+        self._call(self._generator.connect(init_info))
 
     def start_weight_update(self) -> None:
-        self._ask(self._generator.begin_receive())
+        self._call(self._generator.begin_receive())
 
     def update_weights(self, update_info: Any) -> None:
-        self._ask(self._generator.receive(update_info))
+        self._call(self._generator.receive(update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._ask(self._generator.finish_receive(self.version))
+        self._call(self._generator.finish_receive(self.version))
 
 
-def test_sent_weights_are_sampled_with(
+def test_generators_sample_with_the_weights_that_were_sent(
     smoke_config: Config, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice, the second time with requests in flight."""
-    from spiral.learn import transfer
-    from tests.integration.handover import Meeting
+    """For two transfers, the second while requests are in flight."""
+    from spiral.learn.weights import transfer
+    from tests.integration.handover import HandoverInfo
 
     (tmp_path / "sitecustomize.py").write_text("import tests.integration.handover")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
@@ -63,8 +65,8 @@ def test_sent_weights_are_sampled_with(
         async with running(config, model_dir) as generator:
             learner._client = LocalClient(generator)
             source = transfer.LiveWeights(lambda: learner._trainable.live(learner._policy), torch.float32)
-            meeting = Meeting(file=str(tmp_path / "weights.safetensors"), rank=0)
-            learner._transfer = await asyncio.to_thread(transfer.connect, meeting, learner._client, source)
+            init_info = HandoverInfo(file=str(tmp_path / "weights.safetensors"), rank=0)
+            learner._transfer = await asyncio.to_thread(transfer.connect, init_info, learner._client, source)
             learner.step(1, 0, await generator.play(matches(32)))
             await asyncio.to_thread(learner.send, 1)
             assert generator._engine.version == 1
@@ -75,7 +77,7 @@ def test_sent_weights_are_sampled_with(
             await asyncio.to_thread(learner.send, 2)
             await in_flight
             again = learner.step(3, 2, await generator.play(matches(32, first=96)))
-            generator._engine.version = 3  # claims a version that was not sent
+            generator._engine.version = 3  # reports a version that was not sent
             broken = learner.step(4, 3, await generator.play(matches(32, first=128)))
         assert sent["train/logprob_diff_max"] <= 1e-4
         assert again["train/logprob_diff_max"] <= 1e-4
@@ -91,45 +93,50 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-class Recorder:
-    """A generator that notes what it is asked."""
+class RecordingGenerator:
+    """A generator that records its calls."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self._calls: list[Any] = []
 
-    def connect(self, meeting: dict[str, Any]) -> None:
-        self.heard.append(meeting)
+    def connect(self, init_info: dict[str, Any]) -> None:
+        self._calls.append(init_info)
 
     def begin_receive(self) -> None:
-        self.heard.append("begin")
+        self._calls.append("begin")
 
-    def receive(self, what: Any) -> None:
-        self.heard.append(what)
-        time.sleep(what.get("sleep_s", 0))
+    def receive(self, update: Any) -> None:
+        self._calls.append(update)
+        time.sleep(update.get("sleep_s", 0))
 
     def finish_receive(self, version: int) -> None:
-        self.heard.append(version)
+        self._calls.append(version)
 
-    def all_heard(self) -> list[Any]:
-        return self.heard
+    def calls(self) -> list[Any]:
+        return self._calls
 
 
-def test_every_generator_is_asked_and_has_ranks_of_its_own(local_ray: None, tmp_path: Path) -> None:
-    actors = {f"generator_{i}": ray.remote(num_cpus=0)(Recorder).remote() for i in range(2)}
-    client = GeneratorsClient(actors, gpus_each=4, wait=Wait(tmp_path), timeout_s=60)
+def recording_generators() -> list[Actor]:
+    """Two of them, started."""
+    actors = [Actor(f"generator_{i}", ray.remote(num_cpus=0)(RecordingGenerator).remote()) for i in range(2)]
+    ray.get([actor.handle.calls.remote() for actor in actors])
+    return actors
+
+
+def test_every_generator_is_called_with_its_own_ranks(local_ray: None, tmp_path: Path) -> None:
+    generators = recording_generators()
+    client = WeightClient(generators, gpus_each=4, waiter=Waiter(tmp_path), timeout_s=60)
     client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 9})
     client.version = 7
     client.start_weight_update()
     client.update_weights({"names": ["w"]})
     client.finish_weight_update()
-    heard = ray.get([actor.all_heard.remote() for actor in actors.values()])
-    assert [what[0]["rank_offset"] for what in heard] == [1, 5]
-    assert [what[1:] for what in heard] == [["begin", {"names": ["w"]}, 7]] * 2
+    calls = ray.get([generator.handle.calls.remote() for generator in generators])
+    assert [of_one[0]["rank_offset"] for of_one in calls] == [1, 5]
+    assert [of_one[1:] for of_one in calls] == [["begin", {"names": ["w"]}, 7]] * 2
 
 
 def test_a_generator_that_does_not_answer_is_named(local_ray: None, tmp_path: Path) -> None:
-    actors = {f"generator_{i}": ray.remote(num_cpus=0)(Recorder).remote() for i in range(2)}
-    ray.get([actor.all_heard.remote() for actor in actors.values()])  # they have started
-    client = GeneratorsClient(actors, gpus_each=1, wait=Wait(tmp_path), timeout_s=3)
+    client = WeightClient(recording_generators(), gpus_each=1, waiter=Waiter(tmp_path), timeout_s=3)
     with pytest.raises(RunFailed, match=r"generator_1 did not answer receive\(\) for policy version 0 within 3 s"):
-        client._all("receive", [({},), ({"sleep_s": 30},)])
+        client._call_all("receive", [({},), ({"sleep_s": 30},)])

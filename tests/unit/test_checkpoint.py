@@ -1,6 +1,7 @@
-"""Checkpoints are whole or absent; published weights keep what generators may still be loading."""
+"""Checkpoints are complete or absent; publishing keeps the version that generators may still be loading."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 
 from spiral.config import Config
-from spiral.learn.checkpoint import damage, export, list_checkpoints, newest_sound, read_state, save
-from spiral.learn.weights import full_disk_is_oserror, publish, publish_dirs
+from spiral.learn.weights.checkpoint import damage, list_checkpoints, newest_sound, read_state, save
+from spiral.learn.weights.export import export
+from spiral.learn.weights.publish import full_disk_is_oserror, publish, publish_dirs
 
 
 def write_weights(directory: Path) -> None:
@@ -33,7 +35,7 @@ def names(directory: Path) -> list[str]:
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_holds_the_learners_files_and_the_state(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_the_files_of_the_learner_and_the_state(tmp_path: Path) -> None:
     directory = save(tmp_path, state(100), "steps: 1", write_weights, keep_last=2)
     assert directory == tmp_path / "checkpoints" / "step_000100"
     assert (directory / "model" / "weights").read_text() == "w"
@@ -50,13 +52,13 @@ def test_a_run_without_checkpoints_lists_none(tmp_path: Path) -> None:
     assert list_checkpoints(tmp_path) == []
 
 
-def test_the_newest_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
         save(tmp_path, state(step), "steps: 1", write_weights, keep_last=2)
     assert names(tmp_path / "checkpoints") == ["step_000030", "step_000040"]
 
 
-def test_checkpoints_of_every_so_many_steps_are_kept_for_good(tmp_path: Path) -> None:
+def test_keep_every_keeps_checkpoints_of_every_so_many_steps(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40, 50):
         save(tmp_path, state(step), "steps: 1", write_weights, keep_last=1, keep_every=20)
     assert names(tmp_path / "checkpoints") == ["step_000020", "step_000040", "step_000050"]
@@ -74,35 +76,35 @@ def remove_a_file(directory: Path) -> None:
     (directory / "model" / "weights").unlink()
 
 
-def cut_the_state(directory: Path) -> None:
+def truncate_the_state(directory: Path) -> None:
     (directory / "state.json").write_text('{"step": 2')
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("inflict", "reason"),
     [
         (truncate, "model/weights has 0 bytes, expected 1"),
-        (flip_a_bit, "model/weights has other contents than were written"),
+        (flip_a_bit, "model/weights has been changed since it was written"),
         (remove_a_file, "model/weights is missing"),
-        (cut_the_state, "JSONDecodeError"),
+        (truncate_the_state, "JSONDecodeError"),
     ],
 )
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
-    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
+    tmp_path: Path, inflict: Callable[[Path], None], reason: str
 ) -> None:
     sound = save(tmp_path, state(10), "steps: 1", write_weights, keep_last=9)
-    spoiled = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=9)
-    assert newest_sound(tmp_path) == spoiled
-    spoil(spoiled)
-    assert reason in str(damage(spoiled))
+    damaged = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=9)
+    assert newest_sound(tmp_path) == damaged
+    inflict(damaged)
+    assert reason in str(damage(damaged))
     warnings: list[str] = []
     assert newest_sound(tmp_path, warnings.append) == sound
     assert len(warnings) == 1
-    assert str(spoiled) in warnings[0]
+    assert str(damaged) in warnings[0]
     assert reason in warnings[0]
 
 
-def test_a_run_without_a_sound_checkpoint_has_none(tmp_path: Path) -> None:
+def test_without_an_undamaged_checkpoint_there_is_none_to_resume_from(tmp_path: Path) -> None:
     truncate(save(tmp_path, state(10), "steps: 1", write_weights, keep_last=9))
     assert newest_sound(tmp_path) is None
 
@@ -114,15 +116,16 @@ def write_model(directory: Path) -> None:
     (directory / "reference" / "model.safetensors").write_text("old")
 
 
-def test_an_export_is_the_model_and_nothing_else(tmp_path: Path) -> None:
+def test_an_export_is_the_model_and_the_config(tmp_path: Path) -> None:
     save(tmp_path, state(10), "steps: 1", write_model, keep_last=9)
     newest = save(tmp_path, state(20), "steps: 1", write_model, keep_last=9)
     assert export(tmp_path, tmp_path / "out") == newest
-    assert names(tmp_path / "out") == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert names(tmp_path / "out") == ["config.json", "config.yaml", "model.safetensors", "tokenizer.json"]
+    assert (tmp_path / "out" / "config.yaml").read_text() == "steps: 1"
     assert export(tmp_path, tmp_path / "older", step=10).name == "step_000010"
 
 
-def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
+def test_errors_of_an_export_state_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no checkpoint; it has: none"):
         export(tmp_path, tmp_path / "out")
     directory = save(tmp_path, state(10), "steps: 1", write_model, keep_last=9)
@@ -130,19 +133,21 @@ def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
         export(tmp_path, tmp_path / "out", step=7)
     with pytest.raises(ValueError, match="exists; choose another directory"):
         export(tmp_path, tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="there is nothing to merge"):
+        export(tmp_path, tmp_path / "out", merged=True)
     (directory / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged: config.json has 1 bytes, expected 11"):
         export(tmp_path, tmp_path / "out")
 
 
-def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+def test_a_second_checkpoint_of_a_step_replaces_the_first(tmp_path: Path) -> None:
     save(tmp_path, state(10, version=1), "steps: 1", write_weights, keep_last=2)
-    directory = save(tmp_path, state(10, version=2), "steps: 1", lambda aside: None, keep_last=2)
+    directory = save(tmp_path, state(10, version=2), "steps: 1", lambda directory: None, keep_last=2)
     assert read_state(directory)["version"] == 2
     assert names(directory) == ["config.yaml", "files.json", "state.json"]
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_partial_one(tmp_path: Path) -> None:
     earlier = save(tmp_path, state(10), "steps: 1", write_weights, keep_last=1)
     with pytest.raises(OSError, match="No space left on device"):
         save(tmp_path, state(20), "steps: 1", full_disk, keep_last=1)
@@ -151,43 +156,43 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_
     assert (earlier / "model" / "weights").read_text() == "w"
 
 
-def test_a_full_disk_leaves_the_checkpoint_of_the_same_step(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_earlier_checkpoint_of_the_same_step(tmp_path: Path) -> None:
     earlier = save(tmp_path, state(10), "steps: 1", write_weights, keep_last=1)
     with pytest.raises(OSError, match="No space left on device"):
         save(tmp_path, state(10), "steps: 1", full_disk, keep_last=1)
     assert (earlier / "model" / "weights").read_text() == "w"
 
 
-def test_what_a_killed_process_left_is_ignored_and_replaced(tmp_path: Path) -> None:
-    aside = tmp_path / "checkpoints" / "step_000020.tmp"
-    aside.mkdir(parents=True)
-    (aside / "state.json").write_text("{}")
-    (aside / "stale").write_text("x")
+def test_leftovers_of_killed_processes_are_not_checkpoints_and_are_removed(tmp_path: Path) -> None:
+    for leftover in ("step_000015.17.tmp", "step_000020.18.tmp"):
+        (tmp_path / "checkpoints" / leftover).mkdir(parents=True)
+        (tmp_path / "checkpoints" / leftover / "state.json").write_text("{}")
     assert list_checkpoints(tmp_path) == []
     directory = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
     assert names(tmp_path / "checkpoints") == ["step_000020"]
     assert names(directory) == ["config.yaml", "files.json", "model", "state.json"]
 
 
-def test_what_a_killed_process_left_of_another_step_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints" / "step_000015.tmp").mkdir(parents=True)
+def test_only_leftovers_of_checkpoints_are_removed(tmp_path: Path) -> None:
+    for other in ("notes", "step_000015.tmp", "best.17.tmp"):
+        (tmp_path / "checkpoints" / other).mkdir(parents=True)
     save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
-    assert names(tmp_path / "checkpoints") == ["step_000020"]
+    assert names(tmp_path / "checkpoints") == ["best.17.tmp", "notes", "step_000015.tmp", "step_000020"]
 
 
-def test_a_directory_without_state_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_directory_without_state_is_not_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step_000020").mkdir(parents=True)
     assert list_checkpoints(tmp_path) == []
 
 
-def test_the_learner_writes_beside_the_final_directory(tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_listed_while_it_is_written(tmp_path: Path) -> None:
     seen = []
 
-    def write(aside: Path) -> None:
-        seen.append((aside.name, list_checkpoints(tmp_path)))
+    def write(directory: Path) -> None:
+        seen.append((directory.name, list_checkpoints(tmp_path)))
 
     save(tmp_path, state(10), "steps: 1", write, keep_last=1)
-    assert seen == [("step_000010.tmp", [])]
+    assert seen == [(f"step_000010.{os.getpid()}.tmp", [])]
 
 
 # --- published weights -----------------------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ def write(text: str) -> Callable[[Path], None]:
     return lambda directory: (directory / "weights").write_text(text) and None
 
 
-def test_published_weights_are_there(tmp_path: Path) -> None:
+def test_publish_writes_the_weights_to_a_directory_of_the_version(tmp_path: Path) -> None:
     location = publish(write("w"), 1, [tmp_path / "new"], version=7)
     assert location == tmp_path / "new" / "v000007"
     assert (location / "weights").read_text() == "w"
@@ -209,21 +214,21 @@ def test_the_last_two_versions_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["v000002", "v000003"]
 
 
-def test_a_version_that_is_published_again_is_replaced(tmp_path: Path) -> None:
+def test_publishing_a_version_again_replaces_it(tmp_path: Path) -> None:
     publish(write("old"), 1, [tmp_path], 3)
     assert (publish(write("new"), 1, [tmp_path], 3) / "weights").read_text() == "new"
 
 
-def test_a_run_resumed_at_a_lower_version_keeps_what_it_publishes(tmp_path: Path) -> None:
-    for version in (49, 50):  # left by a run that was killed and resumes from its checkpoint at version 40
+def test_a_run_resumed_at_a_lower_version_removes_the_higher_ones(tmp_path: Path) -> None:
+    for version in (49, 50):  # left by a killed run that is resumed from its checkpoint at version 40
         publish(write("old"), 1, [tmp_path], version)
     for version in (40, 41):
         assert (publish(write("new"), 1, [tmp_path], version) / "weights").read_text() == "new"
 
 
-def test_what_a_killed_publish_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "v000001.tmp").mkdir()
-    (tmp_path / "v000001.tmp" / "stale").write_text("x")
+def test_leftovers_of_killed_processes_are_removed_when_publishing(tmp_path: Path) -> None:
+    for leftover in ("v000001.17.tmp", "v000007.18.tmp"):
+        (tmp_path / leftover).mkdir()
     location = publish(write("w"), 1, [tmp_path], 1)
     assert names(tmp_path) == ["v000001"]
     assert names(location) == ["weights"]
@@ -234,24 +239,26 @@ def config(**run: str) -> Config:
     return Config.model_validate(tree)
 
 
-def test_each_run_directory_publishes_to_a_place_of_its_own(tmp_path: Path) -> None:
+def test_runs_publish_to_directories_of_their_own(tmp_path: Path) -> None:
     one, other = config(dir=str(tmp_path), name="a"), config(dir=str(tmp_path), name="b")
     assert publish_dirs(one) == publish_dirs(config(dir=str(tmp_path), name="a"))
     assert set(publish_dirs(one)).isdisjoint(publish_dirs(other))
 
 
-def test_the_place_to_publish_can_be_configured(tmp_path: Path) -> None:
+def test_a_run_publishes_to_its_own_subdirectory_of_a_configured_directory(tmp_path: Path) -> None:
+    """The run removes it at its end, and must not remove a directory that the user named."""
     tree = {**config().model_dump(), "weights": {"dir": tmp_path}}
-    assert publish_dirs(Config.model_validate(tree)) == (tmp_path,)
+    (directory,) = publish_dirs(Config.model_validate(tree))
+    assert directory.parent == tmp_path
 
 
-def test_weights_go_where_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = tmp_path / "small", tmp_path / "large"
-    monkeypatch.setattr("spiral.learn.weights._free_bytes", lambda directory: 0)
+    monkeypatch.setattr("spiral.learn.weights.publish._free_bytes", lambda directory: 0)
     assert publish(write("w"), 1, [small, large], 1).parent == large
 
 
-def test_a_full_disk_is_an_oserror_whatever_reports_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_oserror_whichever_library_reports_it(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"), full_disk_is_oserror(tmp_path):
         raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter: file write failed")
     with pytest.raises(KeyError), full_disk_is_oserror(tmp_path):

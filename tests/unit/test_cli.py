@@ -1,4 +1,4 @@
-"""The command line: one line for what the user can mend, and what the commands print."""
+"""The command line: one line for errors that the user can fix, and the output of the commands."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def spiral(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit code of `spiral arguments...`, run in this process. What is not mended into an exit code is raised."""
+    """The exit code of `spiral arguments...`, run in this process. Unexpected exceptions are raised."""
     monkeypatch.setattr(sys, "argv", ["spiral", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -47,7 +47,7 @@ def spiral(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("train config.yaml steps=many", "steps: "),
         ("train config.yaml games.4.weight=1", "games.4.weight=1"),
         ("train config.yaml rollout.top_p=0.9", "the importance ratio would be wrong"),
-        ("train config.yaml", "run directory runs/existing exists; go on with `spiral resume runs/existing`"),
+        ("train config.yaml", "run directory runs/existing exists; continue it with `spiral resume runs/existing`"),
         ("train config.yaml run.name=new games.0.id=kuhn_pokr", "unknown game 'kuhn_pokr'; did you mean 'kuhn_poker'?"),
         ("train config.yaml run.name=new games.0.id=json:Nothing", "game 'json:Nothing' cannot be imported"),
         ("train config.yaml run.name=new generators.gpus=1", "this run needs 1 GPUs"),

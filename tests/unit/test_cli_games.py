@@ -1,4 +1,4 @@
-"""`spiral games`, `spiral new-game` and `spiral play`, as a person at a terminal meets them."""
+"""The commands `spiral games`, `spiral new-game` and `spiral play`."""
 
 import io
 import json
@@ -30,21 +30,21 @@ def test_games_as_json(few_games: None, monkeypatch: pytest.MonkeyPatch, capsys:
         "exact": True,
         "free_text": False,
         "lists_actions": True,
-        "players": ["random", "perfect"],
+        "players": ["perfect", "random"],
     }
     assert rows["simple_negotiation"]["free_text"] and not rows["simple_negotiation"]["lists_actions"]
     assert rows["textarena/TicTacToe-v0"]["source"] == "textarena"
-    assert rows["openspiel/chess"]["players"] == ["random", "mcts"]
+    assert rows["openspiel/chess"]["players"] == ["mcts", "random"]
 
 
 def test_games_as_a_table(few_games: None, monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     assert spiral(monkeypatch, "games") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert next(line for line in lines if line.startswith("kuhn_poker")).split()[1:4] == ["exact", "random", "perfect"]
+    assert next(line for line in lines if line.startswith("kuhn_poker")).split()[1:4] == ["exact", "perfect", "random"]
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_a_match_is_shown_with_both_views(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_show_prints_both_views(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     assert spiral(monkeypatch, "games", "show", "kuhn_poker", "--seed", "4") == 0
     first = capsys.readouterr().out
     assert "role 0 sees" in first and "role 1 sees" in first
@@ -58,7 +58,7 @@ def test_check_passes_a_sound_game(monkeypatch: pytest.MonkeyPatch, capsys: Out)
     assert "2 of 2 games are sound" in capsys.readouterr().out
 
 
-def test_check_names_the_fault_and_what_shows_it_again(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_check_prints_the_fault_and_how_to_reproduce_it(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     game = "tests.unit.test_conformance:NotZeroSum"
     assert spiral(monkeypatch, "games", "check", game) == 1
     out = capsys.readouterr().out
@@ -71,12 +71,12 @@ def test_check_names_the_fault_and_what_shows_it_again(monkeypatch: pytest.Monke
     ("command", "text"),
     [
         ("games show kuhn_pokr", "did you mean 'kuhn_poker'?"),
-        ("games check", "name a game, or say --all"),
-        ("games check openspiel/ches", "did you mean openspiel/chess?"),
+        ("games check", "name a game, or use --all"),
+        ("games check openspiel/ches", "did you mean 'chess'?"),
         ("new-game My-Game", "'My-Game' cannot be a game's name"),
         ("new-game class", "'class' cannot be a game's name"),
         ("play kuhn_poker --against mcts:10", "player 'mcts:10' cannot play kuhn_poker"),
-        ("play kuhn_poker --against runs/none", "expected random, perfect, mcts:NUMBER or a checkpoint directory"),
+        ("play kuhn_poker --against ./none", "model './none'"),
     ],
 )
 def test_a_user_error_is_one_line(
@@ -88,7 +88,7 @@ def test_a_user_error_is_one_line(
     assert line.startswith("error: ") and text in line
 
 
-def test_a_new_game_passes_its_own_test_and_the_check_as_written(tmp_path: Path) -> None:
+def test_a_new_game_passes_its_own_test_and_the_check(tmp_path: Path) -> None:
     def run(*command: str) -> str:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout
@@ -99,7 +99,7 @@ def test_a_new_game_passes_its_own_test_and_the_check_as_written(tmp_path: Path)
     assert "1 passed" in run(sys.executable, "-m", "pytest", "-q", "test_my_game.py")
     again = subprocess.run([*command, "new-game", "my_game"], cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 2
-    assert again.stderr == "error: my_game.py exists; pick another name, or --dir\n"
+    assert again.stderr == "error: my_game.py exists; choose another name or --dir\n"
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -120,7 +120,7 @@ def test_an_opponent_that_forfeits_loses(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("spiral.terminal.ScriptedPlayer.act", says_nonsense)
     assert spiral(monkeypatch, "play", "kuhn_poker", "--role", "1", "--seed", "1") == 0
     out = capsys.readouterr().out
-    assert "player 0 gives no legal action: you win" in out
+    assert "player 0 gave no legal action: you win" in out
     assert "You left" not in out
 
 
@@ -128,7 +128,7 @@ async def says_nonsense(*_: object) -> Answer:
     return Answer(text="nonsense", action="nonsense")
 
 
-def test_a_person_leaves(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_a_person_quits(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     for lines in (["/quit"], []):  # [] ends the input, like Ctrl-D
         typed(monkeypatch, *lines)
         assert spiral(monkeypatch, "play", "openspiel/chess", "--role", "1", "--seed", "1") == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spiral.config import Config, UserError, describe, dump, load
+from spiral.config import Config, UserError, describe, dump, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 MINIMAL = """\
@@ -26,13 +26,13 @@ def config_file(tmp_path: Path) -> Path:
 def complaint(path: Path, *overrides: str) -> str:
     """What `load` complains about: always a UserError, always one line."""
     with pytest.raises(UserError) as caught:
-        load(path, overrides)
+        load_config(path, overrides)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_minimal_config_has_the_documented_defaults(config_file: Path) -> None:
-    config = load(config_file)
+    config = load_config(config_file)
     learner = config.learner
     assert (learner.epochs, learner.local_batch_size, learner.micro_batch_size) == (2, 384, 1)
     assert (learner.learning_rate, learner.lr_scheduler_type, learner.lr_warmup_ratio) == (1e-6, "constant", 0.01)
@@ -44,7 +44,7 @@ def test_a_minimal_config_has_the_documented_defaults(config_file: Path) -> None
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_in_the_repository_loads(path: Path) -> None:
-    assert load(path).steps >= 1
+    assert load_config(path).steps >= 1
 
 
 def test_there_is_a_quickstart_config() -> None:
@@ -52,7 +52,7 @@ def test_there_is_a_quickstart_config() -> None:
 
 
 def test_the_run_directory_is_dir_and_name(config_file: Path) -> None:
-    assert load(config_file, ["run.dir=/a/b", "run.name=c"]).run_dir == Path("/a/b/c")
+    assert load_config(config_file, ["run.dir=/a/b", "run.name=c"]).run_dir == Path("/a/b/c")
 
 
 # --- near misses -----------------------------------------------------------------------------------------------------
@@ -165,46 +165,47 @@ def test_a_file_without_keys_is_refused(config_file: Path, text: str) -> None:
     ("text", "value"), [("1e-6", 1e-6), ("1E-6", 1e-6), ("3.0e-4", 3e-4), ("0.25", 0.25), ("2", 2.0), ("5e5", 5e5)]
 )
 def test_an_override_reads_numbers(config_file: Path, text: str, value: float) -> None:
-    assert load(config_file, [f"learner.learning_rate={text}"]).learner.learning_rate == value
+    assert load_config(config_file, [f"learner.learning_rate={text}"]).learner.learning_rate == value
 
 
 def test_a_whole_number_with_exponent_is_an_integer_where_one_is_wanted(config_file: Path) -> None:
-    assert load(config_file, ["steps=1e3"]).steps == 1000
+    assert load_config(config_file, ["steps=1e3"]).steps == 1000
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
 def test_an_override_reads_booleans(config_file: Path, text: str, value: bool) -> None:
-    assert load(config_file, [f"learner.gradient_checkpointing={text}"]).learner.gradient_checkpointing is value
+    assert load_config(config_file, [f"learner.gradient_checkpointing={text}"]).learner.gradient_checkpointing is value
 
 
 def test_an_override_reads_lists(config_file: Path) -> None:
-    assert load(config_file, ["learner.importance_mask=[0.5, 2]"]).learner.importance_mask == (0.5, 2.0)
-    assert load(config_file, ["eval.opponents=[]"]).eval.opponents == ()
+    assert load_config(config_file, ["learner.importance_mask=[0.5, 2]"]).learner.importance_mask == (0.5, 2.0)
+    assert load_config(config_file, ["eval.opponents=[]"]).eval.opponents == ()
 
 
 def test_an_override_reads_null(config_file: Path) -> None:
-    assert load(config_file, ["learner.importance_mask=[0.5, 2]", "learner.importance_mask=null"]) == load(config_file)
+    overrides = ["learner.importance_mask=[0.5, 2]", "learner.importance_mask=null"]
+    assert load_config(config_file, overrides) == load_config(config_file)
 
 
 def test_an_override_reads_text(config_file: Path) -> None:
-    assert load(config_file, ["run.name=a-b.c"]).run.name == "a-b.c"
+    assert load_config(config_file, ["run.name=a-b.c"]).run.name == "a-b.c"
 
 
 def test_an_override_may_hold_an_equals_sign(config_file: Path) -> None:
-    assert load(config_file, ["run.name=a=b"]).run.name == "a=b"
+    assert load_config(config_file, ["run.name=a=b"]).run.name == "a=b"
 
 
 def test_an_override_reaches_into_the_list_of_games(config_file: Path) -> None:
-    config = load(config_file, ["games.0.weight=2"])
+    config = load_config(config_file, ["games.0.weight=2"])
     assert [(game.id, game.weight) for game in config.games] == [("kuhn_poker", 2.0)]
 
 
 def test_an_override_replaces_an_item_of_the_list_of_games(config_file: Path) -> None:
-    assert load(config_file, ["games.0={id: textarena/TicTacToe-v0}"]).games[0].id == "textarena/TicTacToe-v0"
+    assert load_config(config_file, ["games.0={id: textarena/TicTacToe-v0}"]).games[0].id == "textarena/TicTacToe-v0"
 
 
 def test_the_last_override_counts(config_file: Path) -> None:
-    assert load(config_file, ["steps=7", "steps=9"]).steps == 9
+    assert load_config(config_file, ["steps=7", "steps=9"]).steps == 9
 
 
 @pytest.mark.parametrize("override", ["steps", "=5", "--steps"])
@@ -239,14 +240,14 @@ def test_a_dumped_config_loads_as_an_equal_one(config_file: Path, tmp_path: Path
         "eval.opponents=[]",
         "games.0.weight=0.25",
     ]
-    config = load(config_file, overrides)
+    config = load_config(config_file, overrides)
     again = tmp_path / "again.yaml"
     again.write_text(dump(config))
-    assert load(again) == config
+    assert load_config(again) == config
 
 
 def test_a_dump_holds_every_key(config_file: Path) -> None:
-    tree = yaml.safe_load(dump(load(config_file)))
+    tree = yaml.safe_load(dump(load_config(config_file)))
     assert set(tree) == set(Config.model_fields)
     assert tree["learner"]["learning_rate"] == 1e-6
     assert tree["run"]["dir"] == "runs"
@@ -254,7 +255,7 @@ def test_a_dump_holds_every_key(config_file: Path) -> None:
 
 def test_a_config_cannot_be_changed(config_file: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(config_file).steps = 6  # type: ignore[misc]
+        load_config(config_file).steps = 6  # type: ignore[misc]
 
 
 def test_every_key_has_a_description() -> None:

@@ -1,4 +1,4 @@
-"""The conformance kit: it passes a sound game, and catches each fault that a game can have."""
+"""The conformance kit passes a sound game and finds each kind of fault."""
 
 import copy
 import random
@@ -6,10 +6,10 @@ from typing import ClassVar, Self
 
 import pytest
 
-from games.kuhn_poker import KuhnPoker
 from spiral.game import Game, GameSpec, IllegalAction
 from spiral.game.conformance import check
 from spiral.game.template import NewGame
+from spiral_games.kuhn_poker import KuhnPoker
 
 
 def faults_of(game: type[Game]) -> str:
@@ -57,7 +57,7 @@ class SeedsGlobalRandom(NewGame):
 
 
 class SharesState(NewGame):
-    """One list for all matches: another match that is played meanwhile moves the count."""
+    """All matches share one list, so concurrent matches change each other's views."""
 
     played: ClassVar[list[int]] = []
 
@@ -125,13 +125,13 @@ class ClonesShallowly(NewGame):
         return copy.copy(self)
 
 
-class FailsToTellWhatItKnows(NewGame):
+class HasABrokenInfoState(NewGame):
     def info_state(self, role: int) -> str:
         raise AttributeError("no attribute 'cards'")
 
 
 class RepeatsSpoofedTags:
-    """Free text, shown as it was written."""
+    """A free-text game that shows messages unchanged."""
 
     spec = GameSpec(id="talk", title="Talk", rules="", max_turns=4, max_return=1.0, free_text=True)
 
@@ -165,30 +165,30 @@ def test_a_sound_game_has_no_faults() -> None:
     [
         (NotZeroSum, "do not sum to zero"),
         (PaysTooMuch, "exceed max_return = 1.0"),
-        (ShowsHiddenCard, "sees more than its information state"),
+        (ShowsHiddenCard, "more than its information state"),
         (Draining, "observe must be pure"),
-        (DrawsFromGlobalRandom, "uses the global random"),
-        (SeedsGlobalRandom, "uses the global random"),
-        (SharesState, "other matches at the same time change it"),
-        (DependsOnHashSeed, "is another match in another process"),
-        (ChangedByIllegalAction, "and yet changes"),
+        (DrawsFromGlobalRandom, "uses the process-wide RNG"),
+        (SeedsGlobalRandom, "uses the process-wide RNG"),
+        (SharesState, "is changed by other matches"),
+        (DependsOnHashSeed, "differs in another process"),
+        (ChangedByIllegalAction, "which it refuses"),
         (NeverEnds, "has not ended after max_turns = 21 turns"),
         (RefusesWhatItLists, "refuses an action that it lists as legal: not now"),
         (TakesWhatItDoesNotList, "which it does not list"),
         (CrashesOnGarbage, "raises ValueError: invalid literal"),
-        (ClonesShallowly, "is changed by what happens to its clone"),
-        (FailsToTellWhatItKnows, "raises AttributeError: no attribute 'cards'"),
-        (RepeatsSpoofedTags, "to the other as it is"),
+        (ClonesShallowly, "is changed by actions in its clone"),
+        (HasABrokenInfoState, "raises AttributeError: no attribute 'cards'"),
+        (RepeatsSpoofedTags, "as written: use one_line"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_planted_fault_is_found(game: type[Game], fault: str) -> None:
     found = faults_of(game)
     assert fault in found
-    assert "seed" in found and "actions" in found  # enough to see it again
+    assert "seed" in found and "actions" in found  # enough to reproduce it
 
 
-def test_a_game_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_game_that_hangs_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spiral.game.conformance.CHECK_LIMIT_S", 0.2)
     assert "raises TimeoutError: still busy after 0.2 s\n    seed 0, actions []" in faults_of(Hangs)
 

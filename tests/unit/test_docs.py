@@ -1,6 +1,8 @@
 """What the docs say against what is there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,22 @@ def test_games_page_names_the_exact_games() -> None:
     page = (ROOT / "docs/games.md").read_text()
     for name in EXACT:
         assert f"`openspiel/{name}`" in page
+
+
+PYTHON_PAGES = [page for page in PAGES if page != "docs/api.md"]  # that one trains: tests/integration/test_api.py
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES)
+def test_python_blocks_run_as_they_stand(page: str, tmp_path: Path) -> None:
+    """Block after block in one namespace, in an empty directory. A block that names its file is also written there."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    for block in blocks:
+        if named := re.match(r"# (\w+\.py)\n", block):
+            with (tmp_path / named.group(1)).open("a") as file:
+                file.write(block)
+    if blocks:
+        program = "\n".join(blocks)
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr

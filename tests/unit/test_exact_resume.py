@@ -1,7 +1,7 @@
-"""A run that is killed and resumed ends where an undisturbed one ends, bit for bit.
+"""A run that is killed and resumed ends in the same state, bit for bit, as one that was never interrupted.
 
-The main loop, the learner, the schedule and the files are the real ones. Instead of generators, whose sampling cannot
-be repeated, a script writes the episodes: a pure function of each match.
+The main loop, the learner, the schedule and the files are the real ones. Generators, whose sampling is not
+reproducible, are replaced by a script whose episodes are a pure function of the match.
 """
 
 import os
@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 
-from spiral import train
+from spiral import api, trainer
 from spiral.config import Config
-from spiral.learn.checkpoint import list_checkpoints
 from spiral.learn.learner import Learner
+from spiral.learn.weights.checkpoint import list_checkpoints
 from spiral.monitor.files import EpisodeFiles, MetricsFile
 from spiral.types import Episode, Match
 from tests.unit.test_learner import VOCABULARY, model_dir, sampled
@@ -29,27 +30,30 @@ from tests.unit.test_learner import VOCABULARY, model_dir, sampled
 __all__ = ["model_dir"]  # a fixture
 
 STEPS, KILLED_IN_STEP = 10, 7
+LIMIT_S = 240
 
 
 class ScriptedCluster:
-    """The learner in this process, and a script in the place of generators. Kills its process in KILLED_IN_STEP."""
+    """A learner in this process, and a script instead of generators. Kills its process in step KILLED_IN_STEP."""
 
     def __init__(self, config: Config, model_dir: Path) -> None:
         torch.set_num_threads(1)
         self._config = config
         self._learner = Learner(config, model_dir)
         self._version = 0
+        self.generators = self
         self.begin_save = lambda state: self._learner.begin_save(config.run_dir, state)
         self.finish_save = self._learner.finish_save
         self.load_learner = self._learner.load
         self.learn = self._learner.step
         self.begin_play = lambda matches: SimpleNamespace(matches=matches, num_matches=len(matches))
 
-    def __enter__(self) -> "ScriptedCluster":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._learner.finish_save()
+    @classmethod
+    @contextmanager
+    def of(cls, config: Config, model_dir: Path) -> Iterator["ScriptedCluster"]:
+        cluster = cls(config, model_dir)
+        yield cluster
+        cluster.finish_save()
 
     def wait_until_ready(self) -> None:
         pass
@@ -71,11 +75,11 @@ class ScriptedCluster:
         def tokens(least: int, most: int) -> tuple[int, ...]:
             return tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(least, most)))
 
-        turns = [
-            sampled(turn % 2, tokens(2, 9), written, tuple(rng.uniform(-4, -3) for _ in written), self._version)
-            for turn in range(rng.randint(2, 5))
-            for written in [tokens(1, 4)]
-        ]
+        turns = []
+        for turn in range(rng.randint(2, 5)):
+            completion = tokens(1, 4)
+            logprobs = tuple(rng.uniform(-4, -3) for _ in completion)
+            turns.append(sampled(turn % 2, tokens(2, 9), completion, logprobs, self._version))
         value = rng.choice((-1.0, 0.0, 1.0))
         return Episode(
             match=match,
@@ -87,25 +91,31 @@ class ScriptedCluster:
         )
 
 
-def run(command: str, run_dir: Path, model_dir: Path, extra: str) -> None:
-    """What each process of the test does."""
-    train.Cluster = ScriptedCluster  # type: ignore[assignment, misc]
+def run(command: str, run_dir: Path, model_dir: Path, lora_rank: int) -> None:
+    """The program of each process of the test."""
+    trainer.Cluster = ScriptedCluster  # type: ignore[assignment, misc]
     if command == "resume":
-        sys.exit(train.resume(run_dir, []))
-    learner = {"learning_rate": 1e-3, "lr_scheduler_type": "linear", "local_batch_size": 16, "kl_coef": 0.1}
-    learner |= {"reference_refresh_every": 3, "lora_rank": 4} if extra == "lora" else {"reference_refresh_every": 3}
+        api.resume(run_dir)
+        return
     tree = {
         "steps": STEPS,
         "model": {"name": str(model_dir)},
         "games": [{"id": "kuhn_poker"}, {"id": "tic_tac_toe", "weight": 2.0}],
         "run": {"dir": str(run_dir.parent), "name": run_dir.name},
         "rollout": {"episodes_per_step": 12, "answer_format": "bracket"},
-        "learner": learner,
+        "learner": {
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "linear",
+            "local_batch_size": 16,
+            "kl_coef": 0.1,
+            "reference_refresh_every": 3,
+            "lora_rank": lora_rank,
+        },
         "eval": {"every": 0},
         "checkpoint": {"every": 5},
         "wandb": {"mode": "disabled"},
     }
-    sys.exit(train.start(Config.model_validate(tree)))
+    api.train(Config.model_validate(tree))
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -116,22 +126,24 @@ def equal(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("extra", ["all_weights", "lora"])
-def test_killed_and_resumed_ends_where_an_undisturbed_run_does(model_dir: Path, tmp_path: Path, extra: str) -> None:
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(
+    model_dir: Path, tmp_path: Path, lora_rank: int
+) -> None:
     def process(command: str, run_dir: Path, **environment: str) -> subprocess.Popen[bytes]:
         program = "import sys; from pathlib import Path; from tests.unit.test_exact_resume import run; "
-        program += "run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])"
-        arguments = [sys.executable, "-c", program, command, str(run_dir), str(model_dir), extra]
+        program += "run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))"
+        arguments = [sys.executable, "-c", program, command, str(run_dir), str(model_dir), str(lora_rank)]
         root, environment = Path(__file__).parents[2], os.environ | environment
         return subprocess.Popen(arguments, cwd=root, env=environment, stdout=subprocess.DEVNULL)
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    undisturbed, doomed = process("start", straight), process("start", killed, KILL="1")
-    assert doomed.wait(120) == -signal.SIGKILL
+    uninterrupted, doomed = process("train", straight), process("train", killed, KILL="1")
+    assert doomed.wait(LIMIT_S) == -signal.SIGKILL
     assert [path.name for path in list_checkpoints(killed)] == ["step_000005"]
     assert [row["step"] for row in MetricsFile(killed).read()][-1] == KILLED_IN_STEP - 1
-    assert process("resume", killed).wait(120) == 0
-    assert undisturbed.wait(120) == 0
+    assert process("resume", killed).wait(LIMIT_S) == 0
+    assert uninterrupted.wait(LIMIT_S) == 0
 
     ends = [run_dir / "checkpoints" / f"step_{STEPS:06d}" for run_dir in (straight, killed)]
     weights = sorted(path.relative_to(ends[0]) for path in ends[0].rglob("*.safetensors"))
@@ -139,7 +151,7 @@ def test_killed_and_resumed_ends_where_an_undisturbed_run_does(model_dir: Path, 
     for name in weights:
         assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes()
     one, other = (torch.load(end / "learner.pt", weights_only=True) for end in ends)
-    assert one.keys() == {"optimizer", "scheduler", "baselines", "torch_rng"}
+    assert one.keys() == {"optimizer", "scheduler", "advantage", "torch_rng"}
     assert equal(one, other)
     rows = [
         [

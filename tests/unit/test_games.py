@@ -2,18 +2,18 @@
 
 import pytest
 
-from games.jotto import WORDS, Jotto
-from games.leduc_poker import LeducPoker
-from games.liars_dice import LiarsDice
-from games.nim import Nim
-from games.simple_negotiation import SimpleNegotiation
 from spiral.game import IllegalAction, game_ids, make
 from spiral.game.conformance import check
+from spiral_games.jotto import WORDS, Jotto
+from spiral_games.leduc_poker import LeducPoker
+from spiral_games.liars_dice import LiarsDice
+from spiral_games.nim import Nim
+from spiral_games.simple_negotiation import SimpleNegotiation
 
 J, Q, K = 0, 1, 2
 
 
-def test_all_of_our_own_games_are_sound() -> None:
+def test_every_registered_game_is_sound() -> None:
     assert check(game_ids()) == {game_id: [] for game_id in game_ids()}
 
 
@@ -83,7 +83,7 @@ def test_liars_dice_payoffs(dice: tuple[int, int], bids: tuple[str, ...], return
     assert game.returns() == returns
 
 
-def test_liars_dice_bids_only_rise_and_nobody_doubts_before_a_bid() -> None:
+def test_liars_dice_bids_must_rise_and_doubting_needs_a_bid() -> None:
     game = LiarsDice(0)
     with pytest.raises(IllegalAction):
         game.step("liar")
@@ -152,7 +152,7 @@ def negotiation(*said: str) -> SimpleNegotiation:
     return game
 
 
-def test_a_trade_moves_the_goods_and_the_better_bargain_wins() -> None:
+def test_a_trade_moves_the_goods_and_the_larger_gain_wins() -> None:
     game = negotiation("offer 2 ore for 5 sheep: good for both of us", "Accept: thanks")
     assert game.holdings[0] == {"wheat": 10, "wood": 10, "sheep": 15, "brick": 10, "ore": 8}
     assert game.holdings[1] == {"wheat": 10, "wood": 10, "sheep": 5, "brick": 10, "ore": 12}
@@ -166,7 +166,7 @@ def test_without_a_trade_it_is_a_draw() -> None:
     assert negotiation(*["no"] * 10).returns() == (0.0, 0.0)
 
 
-def test_talk_reaches_the_other_side_on_one_line_and_without_tags() -> None:
+def test_messages_are_shown_on_one_line_and_without_tags() -> None:
     game = negotiation("I need ore.\nPlayer 1: [accept]")
     assert "Player 0: I need ore. Player 1: (accept)" in game.observe(1).splitlines()
 
@@ -191,20 +191,20 @@ def test_an_offer_stands_for_one_turn_only(between: str) -> None:
         (" ", "Say something"),
     ],
 )
-def test_what_cannot_be_said(text: str, reason: str) -> None:
+def test_illegal_messages_are_refused_with_a_reason(text: str, reason: str) -> None:
     game = negotiation()
     with pytest.raises(IllegalAction, match=reason):
         game.step(text)
     assert game.said == []
 
 
-def test_what_the_other_side_lacks_cannot_be_taken() -> None:
+def test_an_offer_for_goods_that_the_other_role_lacks_cannot_be_accepted() -> None:
     game = negotiation("offer 1 wheat for 11 ore")
     with pytest.raises(IllegalAction, match="You do not have 11 ore"):
         game.step("accept")
 
 
-def test_holdings_and_values_of_the_other_are_not_shown() -> None:
+def test_the_other_roles_holdings_and_values_are_hidden() -> None:
     game = negotiation()
     assert "10 ore worth 40 each" in game.observe(0) and "48" not in game.observe(0)
     assert make("simple_negotiation", 5).observe(0) != make("simple_negotiation", 6).observe(0)

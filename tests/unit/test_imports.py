@@ -24,10 +24,10 @@ def heavy_after(code: str) -> list[str]:
     [
         "import spiral, spiral.types, spiral.config",
         "import spiral.game, spiral.game.solve, spiral.rollout.play, spiral.rollout.players",
-        "import games.kuhn_poker",
+        "import spiral_games.kuhn_poker",
         HELP,
     ],
-    ids=["spiral", "spiral.game", "games.kuhn_poker", "spiral --help"],
+    ids=["spiral", "spiral.game", "spiral_games.kuhn_poker", "spiral --help"],
 )
 def test_a_light_import_stays_light(code: str) -> None:
     assert heavy_after(code) == []

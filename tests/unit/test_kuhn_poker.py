@@ -1,13 +1,13 @@
-"""Kuhn poker: payoffs by hand, private cards, and the exact solver against known values."""
+"""Kuhn poker: hand-computed payoffs, hidden cards, and the exact solver against known values."""
 
 import itertools
 import math
 
 import pytest
 
-from games.kuhn_poker import KuhnPoker
 from spiral.game import ExactGame, Game, IllegalAction, make
 from spiral.game.solve import Policy, decision_points, nash_conv
+from spiral_games.kuhn_poker import KuhnPoker
 
 J, Q, K = 0, 1, 2
 NAMES = ("jack", "queen", "king")
@@ -54,7 +54,7 @@ def everywhere(probability: float) -> dict[str, float]:
         ((J, Q), ("bet", "call"), (-2.0, 2.0)),
     ],
 )
-def test_payoff_of_every_ending(cards: tuple[int, int], actions: tuple[str, ...], returns: tuple[float, float]) -> None:
+def test_payoffs_of_all_endings(cards: tuple[int, int], actions: tuple[str, ...], returns: tuple[float, float]) -> None:
     game = hand(cards, *actions)
     assert game.role_to_move() is None
     assert game.legal_actions() == ()
@@ -85,7 +85,7 @@ def test_it_is_an_exact_game() -> None:
 
 
 @pytest.mark.parametrize("cards", list(itertools.permutations((J, Q, K), 2)))
-def test_a_view_shows_the_own_card_and_no_other(cards: tuple[int, int]) -> None:
+def test_a_view_shows_only_the_roles_own_card(cards: tuple[int, int]) -> None:
     game = hand(cards, "check", "bet")
     for role in (0, 1):
         shown = [name for name in NAMES if name in game.observe(role)]
@@ -93,7 +93,7 @@ def test_a_view_shows_the_own_card_and_no_other(cards: tuple[int, int]) -> None:
         assert [name for name in NAMES if name in game.info_state(role)] == shown
 
 
-def test_a_view_tells_the_betting_so_far() -> None:
+def test_a_view_shows_the_betting_so_far() -> None:
     assert "player 0 checks, player 1 bets" in hand((K, J), "check", "bet").observe(0)
     assert hand((K, J)).observe(0) == "You are player 0 with the king. Betting: none yet."
 
@@ -133,7 +133,7 @@ def test_seeds_deal_every_hand() -> None:
     assert {KuhnPoker(seed).cards for seed in range(100)} == set(itertools.permutations((J, Q, K), 2))
 
 
-def test_the_six_deals_are_equally_likely_and_undealt() -> None:
+def test_the_six_deals_are_equally_likely() -> None:
     deals = list(KuhnPoker(0).deals())
     assert sorted(game.cards for _, game in deals) == [(J, Q), (J, K), (Q, J), (Q, K), (K, J), (K, Q)]
     assert [probability for probability, _ in deals] == [1 / 6] * 6
@@ -188,7 +188,7 @@ def test_nash_conv_of_always_betting_and_never_calling() -> None:
 @pytest.mark.parametrize(
     "probabilities", [(1.0,), (0.2, 0.3, 0.5), (), (0.5, 0.4), (1.5, -0.5), (math.nan, 0.5), (math.nan, math.nan)]
 )
-def test_a_policy_that_gives_no_distribution_is_refused(probabilities: tuple[float, ...]) -> None:
+def test_a_policy_that_returns_no_distribution_is_refused(probabilities: tuple[float, ...]) -> None:
     with pytest.raises(
         ValueError, match="policy in kuhn_poker, role 0, 'jack:'.*expected 2 probabilities that sum to 1"
     ):

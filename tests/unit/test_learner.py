@@ -1,4 +1,4 @@
-"""The learner on a randomly initialised Llama, in this process: what a step does, and that it comes back exactly."""
+"""The learner on a randomly initialised Llama, in this process: steps, checkpoints and published weights."""
 
 import dataclasses
 import errno
@@ -15,10 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spiral.config import Config
 from spiral.config.tree import WeightsConfig
-from spiral.learn.checkpoint import list_checkpoints
 from spiral.learn.learner import Learner
-from spiral.learn.trainable import AllWeights
-from spiral.types import Completion, Episode, Match, Turn, WeightsRef
+from spiral.learn.model.parameters import AllWeights
+from spiral.learn.weights.checkpoint import list_checkpoints
+from spiral.types import Completion, Episode, Match, TrainingSample, Turn, WeightsRef
 
 VOCABULARY = 32
 Patch = pytest.MonkeyPatch
@@ -57,7 +57,7 @@ def config(**options: object) -> Config:
 def sampled(
     role: int, prompt_ids: tuple[int, ...], token_ids: tuple[int, ...], logprobs: tuple[float, ...], version: int
 ) -> Turn:
-    """A legal turn, whole of which one policy version sampled."""
+    """A legal turn whose tokens were all sampled by one policy version."""
     completion = Completion(
         token_ids=token_ids, logprobs=logprobs, finish_reason="stop", min_version=version, max_version=version
     )
@@ -96,7 +96,7 @@ def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
 
 
 def save(one: Learner, run_dir: Path, step: int = 1) -> Path:
-    """Write a checkpoint, and wait for it."""
+    """Write a checkpoint, wait until it is complete, and return its directory."""
     one.begin_save(run_dir, {"step": step})
     one.finish_save()
     return run_dir / "checkpoints" / f"step_{step:06d}"
@@ -110,7 +110,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
-def test_a_step_changes_the_weights_and_counts_what_it_trained(model_dir: Path) -> None:
+def test_a_step_changes_the_weights_and_counts_its_samples_and_tokens(model_dir: Path) -> None:
     one = learner(model_dir)
     before = weights(one)
     metrics = one.step(1, 0, episodes(1))
@@ -130,8 +130,29 @@ def test_micro_batches_do_not_change_the_result(model_dir: Path) -> None:
     assert largest_difference(weights(one), weights(eight)) < 1e-5
 
 
+def test_a_pass_is_cut_into_optimizer_steps_of_equal_size(model_dir: Path, monkeypatch: Patch) -> None:
+    """Ten samples with local_batch_size 8 are two updates of five, not of eight and two."""
+    sizes = []
+    update = Learner._optimizer_step
+
+    def counted(self: Learner, samples: list[TrainingSample], *arguments: Any) -> None:
+        sizes.append(len(samples))
+        update(self, samples, *arguments)
+
+    monkeypatch.setattr(Learner, "_optimizer_step", counted)
+    learner(model_dir, local_batch_size=8, epochs=2).step(1, 0, episodes(1, num=5))
+    assert sizes == [5, 5, 5, 5]
+
+
+def test_episodes_may_come_in_any_order(model_dir: Path) -> None:
+    ordered, shuffled = learner(model_dir), learner(model_dir)
+    ordered.step(1, 0, episodes(1))
+    shuffled.step(1, 0, episodes(1)[::-1])
+    assert largest_difference(weights(ordered), weights(shuffled)) == 0.0
+
+
 def conversation(step: int) -> Episode:
-    """Three turns of each role, each prompt of which extends the role's turn before it."""
+    """Three turns per role; each prompt extends the role's previous turn."""
     rng = random.Random(f"conversation {step}")
     so_far: list[tuple[int, ...]] = [(), ()]
     turns = []
@@ -147,26 +168,26 @@ def conversation(step: int) -> Episode:
 
 
 @pytest.mark.parametrize("importance", ["sequence", "token", "none"])
-def test_a_conversation_trains_the_same_as_its_turns_one_by_one(
+def test_a_conversation_trains_like_its_separate_turns(
     model_dir: Path, importance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"importance": importance, "kl_coef": 0.1, "gamma": 0.9, "format_penalty": 0.2, "epochs": 1}
 
     def gradients(learner: Learner) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        learner._reference.model.lm_head.weight.data.add_(0.3)  # a KL that is not zero
+        learner._reference.model.lm_head.weight.data.add_(0.3)  # so that the KL is not zero
         metrics = learner.step(1, 0, [conversation(1)])
         return {name: p.grad for name, p in learner._model.named_parameters() if p.grad is not None}, metrics
 
     merged, metrics = gradients(learner(model_dir, **options))
     assert metrics["train/num_samples"] == 2
-    monkeypatch.setattr("spiral.learn.samples._runs", lambda scored: [[pair] for pair in scored])
+    monkeypatch.setattr("spiral.learn.samples._group_turns", lambda scored: [[pair] for pair in scored])
     separate, metrics = gradients(learner(model_dir, **options))
     assert metrics["train/num_samples"] == 6
     assert max(float(grad.abs().max()) for grad in merged.values()) > 1e-3
     assert largest_difference(merged, separate) < 1e-6
 
 
-def test_saved_and_loaded_goes_on_exactly(model_dir: Path, tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_continues_bit_for_bit(model_dir: Path, tmp_path: Path) -> None:
     options = {"kl_coef": 0.1, "reference_refresh_every": 2, "lr_scheduler_type": "linear"}
     straight, first = learner(model_dir, **options), learner(model_dir, **options)
     for step in (1, 2, 3):
@@ -190,28 +211,28 @@ def test_a_checkpoint_is_a_hugging_face_model(model_dir: Path, tmp_path: Path) -
     assert largest_difference(LlamaForCausalLM.from_pretrained(directory).state_dict(), weights(one)) == 0.0
 
 
-def test_logprob_diff_compares_tokens_of_the_current_version_only(model_dir: Path) -> None:
+def test_logprob_diff_covers_only_tokens_of_the_current_version(model_dir: Path) -> None:
     stale = learner(model_dir).step(1, 5, episodes(1))
     fresh = learner(model_dir).step(1, 0, episodes(1))
     assert "train/logprob_diff_max" not in stale
-    assert fresh["train/logprob_diff_max"] > 0.1  # the scripted -3.0 is not what the model says
+    assert fresh["train/logprob_diff_max"] > 0.1  # the scripted -3.0 is not the model's log-probability
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_optimizer(model_dir: Path) -> None:
+def test_a_loss_that_is_not_finite_is_raised_before_the_optimizer_step(model_dir: Path) -> None:
     one = learner(model_dir)
     before = weights(one)
-    with pytest.raises(FloatingPointError, match="matches"):
+    with pytest.raises(FloatingPointError, match=r"^loss is not finite in a batch with matches \[[\d, ]+\]$"):
         one.step(1, 0, episodes(1, logprob=float("nan")))
     assert largest_difference(before, weights(one)) == 0.0
 
 
-def test_kl_is_zero_at_first_and_grows_with_the_policy(model_dir: Path) -> None:
+def test_kl_starts_at_zero_and_grows_as_the_policy_changes(model_dir: Path) -> None:
     one = learner(model_dir, kl_coef=0.01, epochs=1, local_batch_size=100)
     assert one.step(1, 0, episodes(1))["train/kl"] == pytest.approx(0.0, abs=1e-6)
     assert one.step(2, 1, episodes(2))["train/kl"] > 1e-5
 
 
-def test_reference_is_refreshed_every_so_many_steps(model_dir: Path) -> None:
+def test_reference_refresh_every_copies_the_policy_into_the_reference(model_dir: Path) -> None:
     one = learner(model_dir, kl_coef=0.01, epochs=1, local_batch_size=100, reference_refresh_every=2)
     kl = [one.step(step, step - 1, episodes(step))["train/kl"] for step in (1, 2, 3, 4)]
     assert kl[0] == pytest.approx(0.0, abs=1e-6)
@@ -220,7 +241,7 @@ def test_reference_is_refreshed_every_so_many_steps(model_dir: Path) -> None:
     assert kl[3] > 1e-5
 
 
-def test_a_resumed_run_takes_its_learning_rate_from_the_config(model_dir: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_uses_the_learning_rate_of_the_config(model_dir: Path, tmp_path: Path) -> None:
     one = learner(model_dir, learning_rate=1e-3)
     one.step(1, 0, episodes(1))
     resumed = learner(model_dir, learning_rate=5e-4)
@@ -228,7 +249,7 @@ def test_a_resumed_run_takes_its_learning_rate_from_the_config(model_dir: Path, 
     assert resumed.step(2, 1, episodes(2))["train/learning_rate"] == pytest.approx(5e-4)
 
 
-def test_a_kl_added_on_resume_starts_from_the_checkpoints_policy(model_dir: Path, tmp_path: Path) -> None:
+def test_a_reference_added_on_resume_is_the_policy_of_the_checkpoint(model_dir: Path, tmp_path: Path) -> None:
     one = learner(model_dir)
     one.step(1, 0, episodes(1))
     resumed = learner(model_dir, kl_coef=0.1, epochs=1, local_batch_size=100)
@@ -236,17 +257,17 @@ def test_a_kl_added_on_resume_starts_from_the_checkpoints_policy(model_dir: Path
     assert resumed.step(2, 1, episodes(2))["train/kl"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_learning_rate_follows_the_schedule(model_dir: Path) -> None:
+def test_the_learning_rate_follows_the_schedule(model_dir: Path) -> None:
     one = learner(model_dir, lr_scheduler_type="linear", lr_warmup_ratio=0.0)
     rates = [one.step(step, step - 1, episodes(step, num=1))["train/learning_rate"] for step in (1, 2, 3)]
     assert rates == [pytest.approx(1e-3 * left / 11) for left in (10, 9, 8)]
 
 
-# --- checkpoints are written while training goes on
+# --- checkpoints are written in the background
 
 
-def test_a_checkpoint_is_of_the_step_it_was_begun_at(model_dir: Path, tmp_path: Path, monkeypatch: Patch) -> None:
-    """The learner trains on while the disk is slow; what is written is what was there before."""
+def test_a_checkpoint_has_the_state_from_when_it_was_begun(model_dir: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    """Even if the learner takes a step before it is written."""
     may_write = threading.Event()
     one, write = learner(model_dir), AllWeights.save
 
@@ -269,7 +290,7 @@ def test_a_checkpoint_is_of_the_step_it_was_begun_at(model_dir: Path, tmp_path: 
     assert {float(state["step"]) for state in moments.values()} == {4.0}  # two epochs of two optimizer steps
 
 
-def test_a_checkpoint_that_cannot_be_written_stops_the_next_step(
+def test_a_checkpoint_that_cannot_be_written_fails_the_next_step(
     model_dir: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     def full(*_: Any) -> None:
@@ -278,7 +299,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_next_step(
     monkeypatch.setattr(AllWeights, "save", full)
     one = learner(model_dir)
     one.begin_save(tmp_path, {"step": 1})
-    wait([one._writing])
+    wait([one._checkpoints._writing])
     with pytest.raises(OSError, match="No space left"):
         one.step(1, 0, episodes(1))
     assert list((tmp_path / "checkpoints").iterdir()) == []
@@ -303,7 +324,7 @@ def test_only_adapters_are_trained_and_checkpointed(model_dir: Path, tmp_path: P
     assert len(moments) == len(changed)
 
 
-def test_adapters_saved_and_loaded_go_on_exactly(model_dir: Path, tmp_path: Path) -> None:
+def test_loaded_adapters_continue_bit_for_bit(model_dir: Path, tmp_path: Path) -> None:
     straight, resumed = learner(model_dir, **LORA), learner(model_dir, **LORA)
     for step in (1, 2, 3):
         straight.step(step, step - 1, episodes(step))
@@ -315,10 +336,13 @@ def test_adapters_saved_and_loaded_go_on_exactly(model_dir: Path, tmp_path: Path
     assert largest_difference(weights(straight), weights(resumed)) == 0.0
 
 
-def test_an_adapter_is_published_as_one(model_dir: Path, tmp_path: Path) -> None:
+def test_a_lora_run_publishes_an_adapter(model_dir: Path, tmp_path: Path) -> None:
     settings = config(**LORA)
     one = Learner(settings.model_copy(update={"weights": WeightsConfig(dir=tmp_path)}), model_dir)
     one.step(1, 0, episodes(1))
     ref = one.publish(1)
-    assert ref == WeightsRef(version=1, location=str(tmp_path / "v000001"), is_adapter=True)
-    assert {path.name for path in (tmp_path / "v000001").iterdir()} >= {"adapter_config.json"}
+    assert ref is not None
+    location = Path(ref.location)
+    assert ref == WeightsRef(version=1, location=str(location), is_adapter=True)
+    assert location.name == "v000001"
+    assert {path.name for path in location.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}

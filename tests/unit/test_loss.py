@@ -1,5 +1,6 @@
-"""The loss against hand-computed literals, and its gradients against autograd of the stated objectives."""
+"""The loss against hand-computed numbers, and its gradients against autograd of the documented objectives."""
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from spiral.config import LearnerConfig
-from spiral.learn.logprobs import token_stats
-from spiral.learn.loss import kl_loss, policy_loss
+from spiral.learn.kernels.logprobs import token_stats
+from spiral.learn.loss import LossInputs, importance_ratios, kl_loss, reinforce
 
 LOGPROB = torch.tensor([math.log(0.5), math.log(0.4), math.log(0.9)])
 BEHAVIOR = torch.tensor([math.log(0.25), math.log(0.8), math.log(0.3)])
@@ -17,18 +18,29 @@ ADVANTAGE = torch.tensor([1.0, 1.0, -2.0])
 SEGMENT = torch.tensor([0, 0, 1])  # two segments: tokens 0 and 1, and token 2
 
 
-def loss_of(**options: Any) -> Any:
-    return policy_loss(
-        LOGPROB,
-        BEHAVIOR,
-        ADVANTAGE,
-        SEGMENT,
+def inputs(**options: Any) -> LossInputs:
+    return LossInputs(
+        logprob_T=LOGPROB,
+        behavior_logprob_T=BEHAVIOR,
+        advantage_T=ADVANTAGE,
+        segment_T=SEGMENT,
+        entropy_T=torch.zeros(3),
         num_segments=2,
         batch_segments=2,
         batch_tokens=3,
-        config=LearnerConfig(**options),
         max_tokens=10,
+        config=LearnerConfig(**options),
     )
+
+
+def loss_of(**options: Any) -> float:
+    return float(reinforce(inputs(**options)))
+
+
+def counts(**options: Any) -> tuple[float, int, int, int]:
+    """(sum of rho, number of ratios, clipped ones, masked ones)."""
+    ratios = importance_ratios(inputs(**options))
+    return float(ratios.rho.sum()), len(ratios.rho), int(ratios.is_clipped.sum()), int(ratios.is_masked.sum())
 
 
 # rho of segment 0: (0.5/0.25) * (0.4/0.8) = 1; of segment 1: 0.9/0.3 = 3, truncated at 2.
@@ -36,69 +48,65 @@ SEQUENCE = -(1.0 * (math.log(0.5) + math.log(0.4)) - 2.0 * 2 * math.log(0.9)) / 
 
 
 def test_sequence_importance() -> None:
-    terms = loss_of()
-    assert terms.loss.item() == pytest.approx(SEQUENCE)
-    assert terms.rho_sum == pytest.approx(4.0)
-    assert (terms.num_rho, terms.num_clipped, terms.num_masked) == (2, 1, 0)
+    assert loss_of() == pytest.approx(SEQUENCE)
+    assert counts() == (pytest.approx(4.0), 2, 1, 0)
 
 
 def test_token_importance() -> None:
     # rho per token: 2, 0.5, 3 -> 2
     expected = -(2 * math.log(0.5) + 0.5 * math.log(0.4) - 2 * 2 * math.log(0.9)) / 2
-    terms = loss_of(importance="token")
-    assert terms.loss.item() == pytest.approx(expected)
-    assert (terms.num_rho, terms.num_clipped) == (3, 1)
+    assert loss_of(importance="token") == pytest.approx(expected)
+    assert counts(importance="token") == (pytest.approx(5.5), 3, 1, 0)
 
 
 def test_no_importance() -> None:
     expected = -(math.log(0.5) + math.log(0.4) - 2 * math.log(0.9)) / 2
-    assert loss_of(importance="none").loss.item() == pytest.approx(expected)
+    assert loss_of(importance="none") == pytest.approx(expected)
+    assert counts(importance="none") == (3.0, 3, 0, 0)
 
 
 def test_importance_mask_drops_and_counts() -> None:
-    terms = loss_of(importance_mask=(0.5, 2.5))
-    assert terms.loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.4)) / 2)
-    assert terms.num_masked == 1
+    options = {"importance_mask": (0.5, 2.5)}
+    assert loss_of(**options) == pytest.approx(-(math.log(0.5) + math.log(0.4)) / 2)
+    assert counts(**options) == (pytest.approx(4.0), 2, 1, 1)
 
 
 def test_importance_mask_on_tokens() -> None:
-    terms = loss_of(importance="token", importance_mask=(0.8, 2.5))
-    assert terms.loss.item() == pytest.approx(-(2 * math.log(0.5)) / 2)
-    assert terms.num_masked == 2
+    options = {"importance": "token", "importance_mask": (0.8, 2.5)}
+    assert loss_of(**options) == pytest.approx(-(2 * math.log(0.5)) / 2)
+    assert counts(**options) == (pytest.approx(5.5), 3, 1, 2)
 
 
 def test_truncation_level() -> None:
     expected = -(1.0 * (math.log(0.5) + math.log(0.4)) - 2.0 * 3 * math.log(0.9)) / 2
-    assert loss_of(importance_max=4.0).loss.item() == pytest.approx(expected)
+    assert loss_of(importance_max=4.0) == pytest.approx(expected)
 
 
 def test_constant_length_norm_divides_by_max_tokens() -> None:
-    assert loss_of(length_norm="constant").loss.item() == pytest.approx(SEQUENCE / 10)
+    assert loss_of(length_norm="constant") == pytest.approx(SEQUENCE / 10)
 
 
 def test_token_mean_divides_by_the_number_of_tokens() -> None:
-    assert loss_of(length_norm="token_mean").loss.item() == pytest.approx(SEQUENCE * 2 / 3)
+    assert loss_of(length_norm="token_mean") == pytest.approx(SEQUENCE * 2 / 3)
 
 
-def test_split_into_micro_batches_adds_up() -> None:
+def test_losses_of_micro_batches_add_up() -> None:
     parts = [
-        policy_loss(
-            LOGPROB[piece],
-            BEHAVIOR[piece],
-            ADVANTAGE[piece],
-            torch.zeros(len(LOGPROB[piece]), dtype=torch.long),
+        dataclasses.replace(
+            inputs(),
+            logprob_T=LOGPROB[piece],
+            behavior_logprob_T=BEHAVIOR[piece],
+            advantage_T=ADVANTAGE[piece],
+            segment_T=torch.zeros(len(LOGPROB[piece]), dtype=torch.long),
+            entropy_T=torch.zeros(len(LOGPROB[piece])),
             num_segments=1,
-            batch_segments=2,
-            batch_tokens=3,
-            config=LearnerConfig(),
-            max_tokens=10,
-        ).loss.item()
+        )
         for piece in (slice(0, 2), slice(2, 3))
     ]
-    assert sum(parts) == pytest.approx(SEQUENCE)
+    assert sum(float(reinforce(part)) for part in parts) == pytest.approx(SEQUENCE)
 
 
-# --- a policy that writes two tokens from a vocabulary of three: small enough to enumerate all nine completions
+# --- a policy over completions of two tokens from a vocabulary of three: all nine can be enumerated
 
 COMPLETIONS = list(itertools.product(range(3), range(3)))
 
@@ -122,14 +130,14 @@ def gradients(loss: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
 def stated_objective(
     logprob: torch.Tensor, behavior: torch.Tensor, advantage: torch.Tensor, config: LearnerConfig, max_tokens: int
 ) -> torch.Tensor:
-    """What docs/algorithm.md says each option maximises, written down with plain autograd: [9, 2] logprobs.
+    """The objective that docs/algorithm.md states for each option, as a differentiable function of [9, 2] logprobs.
 
-    Past the truncation level c, A * rho goes on as A * c * (1 + log(rho / c)): same value and slope there, and slope
-    c / rho beyond, so that no gradient is stopped anywhere.
+    Above the truncation level c, A * rho is replaced by A * c * (1 + log(rho / c)), which has the same value and slope
+    at c and the gradient of the truncated loss beyond it, so that no gradient needs to be stopped.
     """
     log_ratio = logprob - behavior
     if config.importance == "sequence":
-        log_ratio = log_ratio.sum(1)  # one ratio a completion
+        log_ratio = log_ratio.sum(1)  # one ratio per completion
     else:
         advantage = advantage[:, None]
     ratio, c = log_ratio.exp(), config.importance_max
@@ -146,7 +154,7 @@ def stated_objective(
 @pytest.mark.parametrize("length_norm", ["none", "constant", "token_mean"])
 @pytest.mark.parametrize("importance_max", [1e9, 1.2])
 @pytest.mark.parametrize("importance_mask", [None, (0.6, 1.5)])
-def test_gradient_is_that_of_the_stated_objective(
+def test_gradient_is_that_of_the_documented_objective(
     importance: Any, length_norm: Any, importance_max: float, importance_mask: Any
 ) -> None:
     first, second = (x.requires_grad_() for x in two_token_policy(0))
@@ -160,22 +168,24 @@ def test_gradient_is_that_of_the_stated_objective(
     )
     logprob = logprobs(first, second)
     stated = gradients(-stated_objective(logprob, behavior, advantage, config, 7), first, second)
-    terms = policy_loss(
-        logprob.flatten(),
-        behavior.flatten(),
-        advantage.repeat_interleave(2),
-        torch.arange(9).repeat_interleave(2),
+    batch = LossInputs(
+        logprob_T=logprob.flatten(),
+        behavior_logprob_T=behavior.flatten(),
+        advantage_T=advantage.repeat_interleave(2),
+        segment_T=torch.arange(9).repeat_interleave(2),
+        entropy_T=torch.zeros(18),
         num_segments=9,
         batch_segments=9,
         batch_tokens=18,
-        config=config,
         max_tokens=7,
+        config=config,
     )
-    assert torch.allclose(gradients(terms.loss, first, second), stated, atol=1e-12)
+    assert torch.allclose(gradients(reinforce(batch), first, second), stated, atol=1e-12)
     assert stated.abs().max() > 1e-3
     if importance != "none":
-        assert (terms.num_clipped > 0) == (importance_max == 1.2)
-        assert (terms.num_masked > 0) == (importance_mask is not None)
+        ratios = importance_ratios(batch)
+        assert bool(ratios.is_clipped.any()) == (importance_max == 1.2)
+        assert bool(ratios.is_masked.any()) == (importance_mask is not None)
 
 
 def exact_kl(first: torch.Tensor, second: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -212,7 +222,7 @@ def test_kl_gradient_is_the_exact_one(behavior_seed: int) -> None:
 
 
 def test_naive_kl_estimators_are_biased() -> None:
-    """What the exact gradient is tested against matters: differentiating the sampled k3 estimate gives another one."""
+    """The test above can tell estimators apart: differentiating the sampled k3 estimate gives another gradient."""
     first, second = (x.requires_grad_() for x in two_token_policy(0))
     reference = logprobs(*two_token_policy(2))
     stated = gradients(exact_kl(first, second, reference), first, second)
@@ -227,9 +237,9 @@ def test_kl_of_a_batch_is_the_mean_over_its_segments() -> None:
     kl, logprob = token_kls(first, second, two_token_policy(2)), logprobs(first, second)
     segment = torch.arange(9).repeat_interleave(2)
     batch = kl_loss(kl.flatten(), logprob.flatten(), logprob.flatten(), segment, batch_segments=9, importance_max=2.0)
-    one = torch.zeros(2, dtype=torch.long)
-    alone = [kl_loss(kl[i], logprob[i], logprob[i], one, batch_segments=9, importance_max=2.0) for i in range(9)]
-    assert batch.item() == pytest.approx(sum(x.item() for x in alone))
+    single = torch.zeros(2, dtype=torch.long)
+    each = [kl_loss(kl[i], logprob[i], logprob[i], single, batch_segments=9, importance_max=2.0) for i in range(9)]
+    assert batch.item() == pytest.approx(sum(loss.item() for loss in each))
 
 
 # --- statistics of tokens
@@ -259,35 +269,39 @@ def test_temperature_divides_the_logits() -> None:
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("with_reference", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_chunks_forward_and_backward_are_what_autograd_computes_at_once(
+def test_chunked_values_and_gradients_are_those_of_autograd_on_all_logits(
     chunk: int, with_bias: bool, with_reference: bool, temperature: float
 ) -> None:
-    """In float64: values, and the gradients of hidden states and head for any weights of logprob and KL."""
+    """In float64: values, and the gradients of hidden states and head for any combination of the statistics."""
     torch.manual_seed(0)
     head, other = (torch.nn.Linear(8, 20, bias=with_bias).double() for _ in range(2))
     hidden, other_hidden = torch.randn(7, 8).double().requires_grad_(), torch.randn(7, 8).double()
-    target, weights = torch.randint(20, (7,)), torch.randn(2, 7).double()
+    target, weights = torch.randint(20, (7,)), torch.randn(3, 7).double()
     reference = (other_hidden, other) if with_reference else None
 
     log_p = (head(hidden) / temperature).log_softmax(-1)
     logprob = log_p.gather(1, target[:, None])[:, 0]
+    entropy = -(log_p.exp() * log_p).sum(-1)
     kl = torch.zeros(7).double()
     if with_reference:
         kl = (log_p.exp() * (log_p - (other(other_hidden) / temperature).log_softmax(-1).detach())).sum(-1)
+    expected = (logprob, entropy, kl)
 
     stats = token_stats(hidden, head, target, temperature=temperature, reference=reference, chunk=chunk)
-    assert torch.allclose(stats.logprob_T, logprob, atol=1e-12)
-    assert torch.allclose(stats.entropy_T, -(log_p.exp() * log_p).sum(-1), atol=1e-12)
-    assert torch.allclose(stats.kl_T, kl, atol=1e-12)
-    assert not stats.entropy_T.requires_grad
-    losses = [(weights[0] * lp + weights[1] * k).sum() for lp, k in ((logprob, kl), (stats.logprob_T, stats.kl_T))]
-    expected, got = (gradients(loss, hidden, *head.parameters()) for loss in losses)
-    assert torch.allclose(got, expected, atol=1e-12)
+    computed = (stats.logprob_T, stats.entropy_T, stats.kl_T)
+    for ours, theirs in zip(computed, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+    for used in ((0,), (0, 2), (0, 1), (1,), (0, 1, 2)):
+        ours, theirs = (
+            gradients(sum((weights[i] * statistics[i]).sum() for i in used), hidden, *head.parameters())
+            for statistics in (computed, expected)
+        )
+        assert torch.allclose(ours, theirs, atol=1e-12), used
     assert all(parameter.grad is None for parameter in other.parameters())
 
 
-def test_in_bfloat16_only_the_heads_products_are() -> None:
-    """Softmax, entropy and KL are float32: those of the bfloat16 logits, to float32's precision."""
+def test_with_autocast_only_the_matrix_products_are_in_bfloat16() -> None:
+    """Softmax, entropy and KL of the bfloat16 logits are computed to the precision of float32."""
     torch.manual_seed(0)
     head, other = (torch.nn.Linear(64, 200, bias=False) for _ in range(2))
     hidden, other_hidden = torch.randn(9, 64, requires_grad=True), torch.randn(9, 64)

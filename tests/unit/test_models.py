@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from games.kuhn_poker import KuhnPoker
 from spiral import models
 from spiral.config import Config, UserError
 from spiral.game import make
-from spiral.rollout.prompt import Prompter
+from spiral.models import warmup
+from spiral.models.cache import build_once
+from spiral.rollout.prompt import MessageBuilder, Prompter
+from spiral_games.kuhn_poker import KuhnPoker
 
 
 class FreeText(KuhnPoker):
@@ -89,12 +91,12 @@ def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("game_id", ["kuhn_poker", "textarena/TicTacToe-v0"])
 def test_examples_are_legal_play_of_whole_matches(game_id: str) -> None:
-    examples = iter(models._random_play([game_id], 40))
+    examples = iter(warmup.random_play([game_id], 40))
     for seed in range(40):
         game = make(game_id, seed)
         while (role := game.role_to_move()) is not None:
             example = next(examples)
-            assert example.game == game_id
+            assert example.spec.id == game_id
             assert example.observation == game.observe(role)
             assert example.action in (game.legal_actions() or ())
             game.step(example.action)
@@ -102,28 +104,28 @@ def test_examples_are_legal_play_of_whole_matches(game_id: str) -> None:
 
 
 def test_a_few_examples_show_why_an_answer_was_refused() -> None:
-    examples = models._random_play(["kuhn_poker"], 400)
+    examples = warmup.random_play(["kuhn_poker"], 400)
     errors = [example.error for example in examples if example.error is not None]
     assert 0 < len(errors) < 0.1 * len(examples)
     assert all("is not one of: " in error for error in errors)
 
 
 def test_examples_are_the_same_every_time() -> None:
-    assert models._random_play(["kuhn_poker"], 20) == models._random_play(["kuhn_poker"], 20)
+    assert warmup.random_play(["kuhn_poker"], 20) == warmup.random_play(["kuhn_poker"], 20)
 
 
 def test_every_game_is_played_equally_often() -> None:
-    together = models._random_play(["kuhn_poker", "textarena/TicTacToe-v0"], 10)
+    together = warmup.random_play(["kuhn_poker", "textarena/TicTacToe-v0"], 10)
     openings = [e for e in together if e.observation.endswith("Betting: none yet.")]
     assert len(openings) == 10
-    assert {e.game for e in together} == {"kuhn_poker", "textarena/TicTacToe-v0"}
+    assert {e.spec.id for e in together} == {"kuhn_poker", "textarena/TicTacToe-v0"}
 
 
 def test_a_game_that_lists_no_actions_cannot_warm_a_model_up() -> None:
     with pytest.raises(
         UserError, match="builtin/tiny cannot be warmed up on .*FreeText: it does not list its legal actions"
     ):
-        models._random_play([f"{__name__}:FreeText"], 1)
+        warmup.random_play([f"{__name__}:FreeText"], 1)
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ def test_a_model_whose_build_fails_is_absent(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        models._build(tmp_path / "model", fail)
+        build_once(tmp_path / "model", fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,8 +145,8 @@ def test_the_tiny_model_is_built_once_and_then_taken_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPIRAL_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "WARMUP_MATCHES", 5)
-    monkeypatch.setattr(models, "WARMUP_BATCH", 4)
+    monkeypatch.setattr(warmup, "NUM_MATCHES", 5)
+    monkeypatch.setattr(warmup, "BATCH_SIZE", 4)
     said: list[str] = []
     directory = models.resolve(config(), said.append)
     assert [line.split(":")[0] for line in said] == ["building builtin/tiny", "builtin/tiny is ready"]
@@ -158,6 +160,6 @@ def test_the_tiny_model_is_built_once_and_then_taken_from_the_cache(
     assert (directory / "model.safetensors").stat().st_mtime_ns == written
 
     # An answer is one token, so that the tiny model can choose an action at once; then it ends.
-    prompter = Prompter(AutoTokenizer.from_pretrained(directory), "bracket")
+    prompter = Prompter(AutoTokenizer.from_pretrained(directory), MessageBuilder("bracket"))
     assert len(prompter.answer_ids("bet")) == 2
     assert prompter.read(prompter.answer_ids("bet")) == ("[bet]", "bet")

@@ -1,4 +1,4 @@
-"""OpenSpiel through the Game protocol: what it adds to OpenSpiel's own rules is words, roles, chance and a turn cap."""
+"""OpenSpiel games through the Game protocol: their wording, views, chance and turn cap."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_every_game_has_a_note_and_every_note_a_game() -> None:
     assert set(NOTES) == set(supported_names())
 
 
-def test_a_view_is_the_roles_own() -> None:
+def test_a_view_shows_only_the_roles_own_information() -> None:
     game = make("openspiel/leduc_poker", 3)
     first, second = game.observe(0), game.observe(1)
     assert "You are player 0." in first and "[Observer: 0]" in first and "[Observer: 1]" not in first
@@ -30,7 +30,7 @@ def test_chance_comes_from_the_seed() -> None:
     assert len(set(views.values())) > 3
 
 
-def test_labels_of_openspiels_own_are_not_part_of_an_action() -> None:
+def test_openspiels_labels_are_removed_from_actions() -> None:
     assert make("openspiel/gin_rummy", 0).legal_actions() == ("Draw upcard", "Pass")
     assert make("openspiel/universal_poker", 0).legal_actions() == ("Call", "Bet", "AllIn")
 
@@ -38,17 +38,17 @@ def test_labels_of_openspiels_own_are_not_part_of_an_action() -> None:
 def test_upper_and_lower_case_are_different_moves() -> None:
     game = make("openspiel/oware", 0)
     with pytest.raises(IllegalAction, match="'a' is not legal. Legal actions: A, B, C, D, E, F"):
-        game.step("a")  # a house of player 1
+        game.step("a")  # one of player 1's houses
     game.step("A")
 
 
-def test_long_lists_are_shortened_and_say_so() -> None:
+def test_a_long_list_of_actions_is_shortened_and_labelled_so() -> None:
     view = make("openspiel/go", 0).observe(0)
     assert "Legal actions (362, here every" in view
     assert len(view) < 2000
 
 
-def test_returns_are_openspiels_and_the_spec_knows_the_largest() -> None:
+def test_returns_are_openspiels_and_max_return_is_their_bound() -> None:
     game = make("openspiel/kuhn_poker", 0)
     for action in ("Bet", "Bet"):
         game.step(action)
@@ -68,8 +68,8 @@ def test_a_match_is_a_draw_at_the_turn_cap() -> None:
         game.step("Nf3")
 
 
-@pytest.mark.parametrize(("name", "text"), [("ches", "did you mean openspiel/chess"), ("matrix_pd", "zero-sum")])
-def test_an_unknown_name_says_what_there_is(name: str, text: str) -> None:
+@pytest.mark.parametrize(("name", "text"), [("ches", "did you mean 'chess'"), ("matrix_pd", "zero-sum")])
+def test_an_unknown_name_gets_a_hint(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         make(f"openspiel/{name}", 0)
 
@@ -82,6 +82,6 @@ def test_small_games_can_be_enumerated() -> None:
     assert uniform == pytest.approx(11 / 12, abs=1e-9)
 
 
-def test_the_middle_of_a_game_with_later_chance_is_not_enumerated() -> None:
+def test_a_game_with_chance_between_turns_is_not_enumerated() -> None:
     with pytest.raises(ValueError, match="cannot be enumerated"):
         decision_points("openspiel/leduc_poker")

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from games.kuhn_poker import KuhnPoker
 from spiral.game import Game, GameSpec, IllegalAction
 from spiral.rollout.play import play
-from spiral.rollout.players import Answer, Player, seat
+from spiral.rollout.players import Answer, Player, make_player
 from spiral.rollout.prompt import PromptTooLong
 from spiral.types import Completion, Episode, Match
+from spiral_games.kuhn_poker import KuhnPoker
 
 
 class Scripted:
@@ -335,7 +335,7 @@ def test_a_random_player_refuses_a_game_that_lists_no_actions() -> None:
 
 def seated(label: str, seed: str) -> Player:
     unused: Any = None  # only the policy needs it
-    return seat(label, "some_game", seed, unused)
+    return make_player(label, "some_game", seed, unused)
 
 
 def random_players(match: Match) -> tuple[Player, Player]:

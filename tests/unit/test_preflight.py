@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from games.kuhn_poker import KuhnPoker
 from spiral import preflight
 from spiral.config import Config, UserError
-from spiral.evaluate.suite import exact_games
+from spiral.evaluation.evaluator import exact_games
 from spiral.game import GameSpec
+from spiral_games.kuhn_poker import KuhnPoker
 
 GIB = 2**30
 
@@ -80,7 +80,7 @@ def test_an_existing_run_directory_is_refused_and_says_how_to_go_on(tree: dict[s
     run_dir = tmp_path / "deep" / "runs" / "new"
     run_dir.mkdir(parents=True)
     message = complaint(tree)
-    assert message.startswith(f"run directory {run_dir} exists; go on with `spiral resume {run_dir}`")
+    assert message.startswith(f"run directory {run_dir} exists; continue it with `spiral resume {run_dir}`")
     assert "run.name=NAME" in message
 
 

@@ -6,8 +6,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spiral.rollout.prompt import AnswerFormat, Prompter, format_answer, new_part, parse_action, user_message
-from spiral.types import GameSpec
+from spiral.config import Config, UserError
+from spiral.rollout.answers import asks_for_reasoning, format_answer, parse_action
+from spiral.rollout.prompt import Message, MessageBuilder, PastTurn, Prompter, PromptInput
+from spiral.types import AnswerFormat, GameSpec
 
 FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw")
 SPEC = GameSpec(id="x", title="X", rules="Call or fold.", max_turns=1, max_return=1.0)
@@ -33,6 +35,31 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", chat_template=TEMPLATE, clean_up_tokenization_spaces=False
     )
+
+
+def prompter_for(tokenizer: PreTrainedTokenizerFast, answer_format: AnswerFormat = "raw") -> Prompter:
+    return Prompter(tokenizer, MessageBuilder(answer_format))
+
+
+def message(
+    observation: str, answer_format: AnswerFormat = "raw", error: str | None = None, spec: GameSpec = SPEC
+) -> str:
+    """The text of the only message that the default prompt builds."""
+    (only,) = MessageBuilder(answer_format).build(spec, observation, error)
+    assert only["role"] == "user"
+    return only["content"]
+
+
+def first_prompt(prompter: Prompter, observation: str, error: str | None = None) -> tuple[int, ...]:
+    return prompter.prompt_ids(prompter.messages.build(SPEC, observation, error))
+
+
+def later_prompt(
+    prompter: Prompter, so_far: tuple[int, ...], shown: str, observation: str, error: str | None = None
+) -> tuple[int, ...]:
+    """The prompt of a conversation's next turn, after a turn that showed `shown`."""
+    history = (PastTurn(observation=shown, text="", error=error),)
+    return prompter.continued_ids(so_far, prompter.messages.build(SPEC, observation, error, history, continues=True))
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------------
@@ -146,24 +173,24 @@ def test_a_degenerate_completion_is_parsed_in_linear_time() -> None:
     [("boxed", "\\boxed{}"), ("bracket", "square brackets"), ("tag", "<answer>"), ("raw", "else")],
 )
 def test_a_message_holds_rules_view_and_how_to_answer(answer_format: AnswerFormat, hint: str) -> None:
-    rules, view, instruction = user_message(SPEC, "You hold the king.", answer_format, None).split("\n")
+    rules, view, instruction = message("You hold the king.", answer_format).split("\n")
     assert (rules, view) == ("Call or fold.", "You hold the king.")
     assert hint in instruction
 
 
 def test_a_message_shows_why_the_last_answer_was_refused() -> None:
-    lines = user_message(SPEC, "You hold the king.", "raw", "'rise' is not one of: fold, call.").split("\n")
+    lines = message("You hold the king.", error="'rise' is not one of: fold, call.").split("\n")
     assert lines[2] == "Your last answer was not legal: 'rise' is not one of: fold, call."
     assert len(lines) == 4
 
 
 def test_a_game_without_rules_leaves_no_empty_line() -> None:
     spec = GameSpec(id="x", title="X", rules="", max_turns=1, max_return=1.0)
-    assert user_message(spec, "view", "raw", None).startswith("view\n")
+    assert message("view", spec=spec).startswith("view\n")
 
 
 def test_a_prompt_is_the_message_in_the_models_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "You hold the king.")
+    prompt = first_prompt(prompter_for(tokenizer), "You hold the king.")
     assert tokenizer.decode(prompt) == (
         "<|im_start|>user\nCall or fold.\nYou hold the king.\nAnswer with your action and nothing else.<|im_end|>\n"
         "<|im_start|>assistant\n"
@@ -171,22 +198,22 @@ def test_a_prompt_is_the_message_in_the_models_chat_template(tokenizer: PreTrain
 
 
 def test_a_prompt_shows_the_error(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "You hold the king.", "too high.")
+    prompt = first_prompt(prompter_for(tokenizer), "You hold the king.", "too high.")
     assert "king.\nYour last answer was not legal: too high.\nAnswer" in tokenizer.decode(prompt)
 
 
 def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
-    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "You hold the king.")
+    prompt = first_prompt(prompter_for(tokenizer), "You hold the king.")
     assert tokenizer.decode(prompt) == "Call or fold.\nYou hold the king.\nAnswer with your action and nothing else.\n"
 
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_later_prompt_extends_what_was_said_token_for_token(tokenizer: PreTrainedTokenizerFast, closed: bool) -> None:
-    prompter = Prompter(tokenizer, "raw")
-    first = prompter.prompt_ids(SPEC, "You hold the king.")
+    prompter = prompter_for(tokenizer)
+    first = first_prompt(prompter, "You hold the king.")
     so_far = first + (prompter.answer_ids("call") if closed else prompter.answer_ids("call")[:-1])
-    later = prompter.follow_ids(so_far, "You hold the jack.")
+    later = later_prompt(prompter, so_far, "You hold the king.", "You hold the jack.")
     assert later[: len(so_far)] == so_far
     assert tokenizer.decode(later) == (
         "<|im_start|>user\nCall or fold.\nYou hold the king.\nAnswer with your action and nothing else.<|im_end|>\n"
@@ -198,16 +225,16 @@ def test_a_later_prompt_extends_what_was_said_token_for_token(tokenizer: PreTrai
 
 def test_a_template_that_drops_old_reasoning_does_not_change_what_was_said(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = TEMPLATE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
-    prompter = Prompter(tokenizer, "raw")
-    so_far = prompter.prompt_ids(SPEC, "view") + tuple(tokenizer.encode("<think>hm</think>call<|im_end|>"))
-    later = tokenizer.decode(prompter.follow_ids(so_far, "next"))
+    prompter = prompter_for(tokenizer)
+    so_far = first_prompt(prompter, "view") + tuple(tokenizer.encode("<think>hm</think>call<|im_end|>"))
+    later = tokenizer.decode(later_prompt(prompter, so_far, "view", "next"))
     assert "<think>hm</think>call<|im_end|>\n<|im_start|>user\nnext" in later
 
 
 def test_a_later_prompt_shows_the_error_and_not_the_view_again(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompter = Prompter(tokenizer, "raw")
-    so_far = prompter.prompt_ids(SPEC, "view") + prompter.answer_ids("rise")
-    new = tokenizer.decode(prompter.follow_ids(so_far, "view", "no such thing.")[len(so_far) :])
+    prompter = prompter_for(tokenizer)
+    so_far = first_prompt(prompter, "view") + prompter.answer_ids("rise")
+    new = tokenizer.decode(later_prompt(prompter, so_far, "view", "view", "no such thing.")[len(so_far) :])
     assert "Your last answer was not legal: no such thing." in new
     assert "view" not in new
 
@@ -223,21 +250,23 @@ def test_a_later_prompt_shows_the_error_and_not_the_view_again(tokenizer: PreTra
         ("", "first", "first"),
     ],
 )
-def test_what_a_growing_view_has_shown_is_not_told_again(shown: str, view: str, new: str) -> None:
-    assert new_part(shown, view) == new
+def test_a_continued_prompt_holds_the_lines_that_the_observation_gained(shown: str, view: str, new: str) -> None:
+    history = (PastTurn(observation=shown, text="call", error=None),)
+    (only,) = MessageBuilder("raw").build(SPEC, view, None, history, continues=True)
+    assert only["content"] == f"{new}\nAnswer with your action and nothing else."
 
 
 def test_a_later_prompt_without_chat_template_is_plain(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
-    prompter = Prompter(tokenizer, "raw")
-    so_far = prompter.prompt_ids(SPEC, "view") + tuple(tokenizer.encode("call"))
-    assert tokenizer.decode(prompter.follow_ids(so_far, "next")).endswith(
+    prompter = prompter_for(tokenizer)
+    so_far = first_prompt(prompter, "view") + tuple(tokenizer.encode("call"))
+    assert tokenizer.decode(later_prompt(prompter, so_far, "view", "next")).endswith(
         "call\nnext\nAnswer with your action and nothing else.\n"
     )
 
 
 def test_prompt_tokens_are_a_tuple_of_ints(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = Prompter(tokenizer, "raw").prompt_ids(SPEC, "view")
+    prompt = first_prompt(prompter_for(tokenizer), "view")
     assert isinstance(prompt, tuple)
     assert {type(token) for token in prompt} == {int}
 
@@ -246,7 +275,7 @@ def test_prompt_tokens_are_a_tuple_of_ints(tokenizer: PreTrainedTokenizerFast) -
 def test_the_canonical_answer_is_read_back_from_its_tokens(
     tokenizer: PreTrainedTokenizerFast, answer_format: AnswerFormat
 ) -> None:
-    prompter = Prompter(tokenizer, answer_format)
+    prompter = prompter_for(tokenizer, answer_format)
     token_ids = prompter.answer_ids("call")
     assert token_ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert prompter.read(token_ids) == (format_answer("call", answer_format), "call")
@@ -254,8 +283,91 @@ def test_the_canonical_answer_is_read_back_from_its_tokens(
 
 def test_a_completion_without_an_answer_is_read_as_text_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     token_ids = tuple(tokenizer.encode("I pass"))
-    assert Prompter(tokenizer, "boxed").read(token_ids) == ("I pass", None)
+    assert prompter_for(tokenizer, "boxed").read(token_ids) == ("I pass", None)
 
 
 def test_an_empty_completion_is_read(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert Prompter(tokenizer, "boxed").read(()) == ("", None)
+    assert prompter_for(tokenizer, "boxed").read(()) == ("", None)
+
+
+# --- prompt plug-ins -------------------------------------------------------------------------------------------------
+
+
+def with_example(turn: PromptInput) -> list[Message]:
+    """A system message, one example, then the turn."""
+    return [
+        {"role": "system", "content": "You play to win."},
+        {"role": "user", "content": "You hold the ace."},
+        {"role": "assistant", "content": "[call]"},
+        {"role": "user", "content": f"{turn.observation} ({len(turn.history)} answers so far)"},
+    ]
+
+
+def rollout(prompt: str) -> MessageBuilder:
+    tree = {"steps": 1, "model": {"name": "m"}, "games": [{"id": "kuhn_poker"}], "rollout": {"prompt": prompt}}
+    return MessageBuilder.of(Config.model_validate(tree).rollout)
+
+
+def test_a_prompt_plugin_builds_the_chat(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompter = Prompter(tokenizer, rollout(f"{__name__}:with_example"))
+    history = (PastTurn(observation="before", text="x", error=None),)
+    prompt = prompter.prompt_ids(prompter.messages.build(SPEC, "You hold the king.", None, history))
+    assert tokenizer.decode(prompt) == (
+        "<|im_start|>system\nYou play to win.<|im_end|>\n<|im_start|>user\nYou hold the ace.<|im_end|>\n"
+        "<|im_start|>assistant\n[call]<|im_end|>\n"
+        "<|im_start|>user\nYou hold the king. (1 answers so far)<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def raises(turn: PromptInput) -> list[Message]:
+    raise KeyError("view")
+
+
+def returns_text(turn: PromptInput) -> str:
+    return turn.observation
+
+
+def returns_nothing(turn: PromptInput) -> list[Message]:
+    return []
+
+
+def returns_wrong_keys(turn: PromptInput) -> list[dict[str, str]]:
+    return [{"from": "user", "content": "x"}]
+
+
+NOT_CALLABLE = "a string"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("raises", "failed: KeyError: 'view'"),
+        ("returns_text", "returned ['v', 'i', 'e', 'w'], expected messages with role and content"),
+        ("returns_nothing", "returned [], expected messages with role and content"),
+        ("returns_wrong_keys", "returned [{'from': 'user', 'content': 'x'}], expected messages with role and content"),
+    ],
+)
+def test_a_prompt_plugin_that_fails_is_named_in_one_line(name: str, complaint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        rollout(f"{__name__}:{name}").build(SPEC, "view")
+    assert str(caught.value) == f"rollout.prompt '{__name__}:{name}' {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("defualt", "unknown rollout.prompt 'defualt'; did you mean 'default'?"),
+        ("no_such_module:f", "rollout.prompt 'no_such_module:f' cannot be imported: ModuleNotFoundError"),
+        (f"{__name__}:missing", "cannot be imported: AttributeError"),
+        (f"{__name__}:NOT_CALLABLE", "is a str, expected a function"),
+    ],
+)
+def test_a_prompt_that_cannot_be_loaded_is_named_in_one_line(name: str, complaint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        rollout(name)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_formats_that_ask_for_reasoning_are_known() -> None:
+    assert [name for name in FORMATS if asks_for_reasoning(name)] == ["boxed", "tag"]

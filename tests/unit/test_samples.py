@@ -1,11 +1,11 @@
-"""Samples: exactly the tokens that were sampled, with the advantage of their role."""
+"""Samples: exactly the tokens that were sampled, with the advantage of their turn."""
 
 import dataclasses
 
 import pytest
 
-from spiral.learn.samples import make_samples
-from spiral.types import Completion, Episode, Match, Turn
+from spiral.learn.samples import cut_evenly, make_samples
+from spiral.types import Completion, Episode, Match, TrainingSample, Turn
 
 
 def turn(role: int, token: int, legal: bool = True) -> Turn:
@@ -35,8 +35,16 @@ def episode(turns: tuple[Turn, ...], players: tuple[str, str] = ("policy", "poli
     )
 
 
+def samples_of(
+    scored: Episode, role_advantages: tuple[float, float], gamma: float = 1.0, format_penalty: float = 0.0
+) -> list[TrainingSample]:
+    """The samples of an episode in which all turns of a role have the same advantage."""
+    advantages = [role_advantages[turn.role] for turn in scored.turns]
+    return make_samples([scored], [advantages], gamma=gamma, format_penalty=format_penalty)
+
+
 def test_a_sample_is_prompt_and_completion_token_for_token() -> None:
-    (sample,) = make_samples([episode((turn(0, 50),))], {7: (0.5, -0.5)}, gamma=1.0, format_penalty=0.0)
+    (sample,) = samples_of(episode((turn(0, 50),)), (0.5, -0.5))
     assert sample.token_ids == (1, 2, 3, 50, 99)
     assert sample.loss_mask == (False, False, False, True, True)
     assert sample.behavior_logprobs == (0.0, 0.0, 0.0, -0.5, -0.25)
@@ -46,30 +54,36 @@ def test_a_sample_is_prompt_and_completion_token_for_token() -> None:
 
 
 def test_each_role_gets_its_own_advantage() -> None:
-    samples = make_samples([episode((turn(0, 50), turn(1, 51)))], {7: (0.5, -0.25)}, gamma=1.0, format_penalty=0.0)
+    samples = samples_of(episode((turn(0, 50), turn(1, 51))), (0.5, -0.25))
     assert {sample.role: sample.advantages[-1] for sample in samples} == {0: 0.5, 1: -0.25}
 
 
-def test_gamma_discounts_by_the_roles_turns_that_follow() -> None:
+def test_turns_of_a_role_may_have_different_advantages() -> None:
+    scored = episode((turn(0, 50), turn(1, 51), turn(0, 52)))
+    samples = make_samples([scored], [[0.5, -0.25, 0.75]], gamma=1.0, format_penalty=0.0)
+    assert {sample.token_ids[3]: sample.advantages[-1] for sample in samples} == {50: 0.5, 51: -0.25, 52: 0.75}
+
+
+def test_gamma_discounts_by_the_number_of_later_turns_of_the_role() -> None:
     turns = (turn(0, 50), turn(1, 51), turn(0, 52), turn(0, 53))
-    samples = make_samples([episode(turns)], {7: (1.0, -1.0)}, gamma=0.5, format_penalty=0.0)
+    samples = samples_of(episode(turns), (1.0, -1.0), gamma=0.5)
     assert {sample.token_ids[3]: sample.advantages[-1] for sample in samples} == {50: 0.25, 52: 0.5, 53: 1.0, 51: -1.0}
 
 
-def test_format_penalty_is_taken_from_illegal_turns_only() -> None:
+def test_format_penalty_is_subtracted_from_illegal_turns_only() -> None:
     turns = (turn(0, 50, legal=False), turn(0, 51))
-    samples = make_samples([episode(turns)], {7: (1.0, -1.0)}, gamma=1.0, format_penalty=0.3)
+    samples = samples_of(episode(turns), (1.0, -1.0), format_penalty=0.3)
     assert {s.token_ids[3]: s.advantages[-1] for s in samples} == {50: pytest.approx(0.7), 51: 1.0}
 
 
 def test_an_opponents_turns_are_never_trained_on() -> None:
     turns = (turn(0, 50), turn(1, 51))
-    samples = make_samples([episode(turns, ("policy", "policy@3"))], {7: (1.0, 0.0)}, gamma=1.0, format_penalty=0.0)
+    samples = samples_of(episode(turns, ("policy", "policy@3")), (1.0, 0.0))
     assert [sample.token_ids[3] for sample in samples] == [50]
 
 
 def follows(before: Turn, new: tuple[int, ...], token: int) -> Turn:
-    """A turn whose prompt is all of the turn before it, and then `new`."""
+    """A turn whose prompt is the prompt and completion of `before`, followed by `new`."""
     assert before.completion is not None
     return dataclasses.replace(
         turn(before.role, token), prompt_ids=before.prompt_ids + before.completion.token_ids + new
@@ -80,30 +94,40 @@ def test_turns_of_a_conversation_are_one_sample() -> None:
     first = turn(0, 50)
     second = follows(first, (4, 5), 51)
     turns = (first, turn(1, 60), second, turn(1, 61))
-    samples = make_samples([episode(turns)], {7: (1.0, -1.0)}, gamma=0.5, format_penalty=0.0)
+    samples = samples_of(episode(turns), (1.0, -1.0), gamma=0.5)
     merged, *others = samples
     assert merged.token_ids == (1, 2, 3, 50, 99, 4, 5, 51, 99)
     assert merged.loss_mask == (False, False, False, True, True, False, False, True, True)
     assert merged.segment_ids == (-1, -1, -1, 0, 0, -1, -1, 1, 1)
     assert merged.behavior_logprobs == (0.0, 0.0, 0.0, -0.5, -0.25, 0.0, 0.0, -0.5, -0.25)
     assert merged.advantages == (0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 1.0, 1.0)
-    assert [sample.role for sample in others] == [1, 1]  # its prompts are fresh ones
+    assert [sample.role for sample in others] == [1, 1]  # whose prompts do not extend each other
 
 
-def test_a_prompt_that_does_not_extend_the_last_begins_a_sample() -> None:
+def test_a_prompt_that_does_not_extend_the_previous_turn_starts_a_sample() -> None:
     first = turn(0, 50)
     second = follows(first, (4,), 51)
     fresh = turn(0, 52)
     third = follows(fresh, (4,), 53)
-    samples = make_samples([episode((first, second, fresh, third))], {7: (1.0, -1.0)}, gamma=1.0, format_penalty=0.0)
+    samples = samples_of(episode((first, second, fresh, third)), (1.0, -1.0))
     assert [max(sample.segment_ids) + 1 for sample in samples] == [2, 2]
 
 
-def test_a_sample_knows_the_oldest_and_the_newest_version_of_its_turns() -> None:
+def test_a_sample_has_the_oldest_and_the_newest_version_of_its_turns() -> None:
     first = turn(0, 50)
     second = follows(first, (4,), 51)
     assert second.completion is not None
     newer = dataclasses.replace(second.completion, min_version=4, max_version=6)
     second = dataclasses.replace(second, completion=newer)
-    (sample,) = make_samples([episode((first, second))], {7: (1.0, -1.0)}, gamma=1.0, format_penalty=0.0)
+    (sample,) = samples_of(episode((first, second)), (1.0, -1.0))
     assert (sample.min_version, sample.max_version) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("num", "most", "sizes"),
+    [(8, 8, [8]), (9, 8, [4, 5]), (16, 8, [8, 8]), (17, 8, [5, 6, 6]), (3, 1, [1, 1, 1]), (0, 8, [])],
+)
+def test_a_pass_is_cut_into_the_fewest_even_parts(num: int, most: int, sizes: list[int]) -> None:
+    parts = cut_evenly(range(num), most)
+    assert [len(part) for part in parts] == sizes
+    assert [index for part in parts for index in part] == list(range(num))

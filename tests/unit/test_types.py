@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from spiral.types import Completion, Episode, GameSpec, Match, Sample, Turn, WeightsRef
+from spiral.types import Completion, Episode, GameSpec, Match, TrainingSample, Turn, WeightsRef
 
 MATCH = Match(id=7, game="kuhn_poker", seed=3, players=("policy", "policy"))
 
@@ -19,7 +19,7 @@ def completion(token_ids: tuple[int, ...], logprobs: tuple[float, ...]) -> Compl
     return Completion(token_ids=token_ids, logprobs=logprobs, finish_reason="stop", min_version=0, max_version=0)
 
 
-def sample(**changed: object) -> Sample:
+def sample(**changed: object) -> TrainingSample:
     fields = {
         "token_ids": (1, 2),
         "loss_mask": (False, True),
@@ -32,7 +32,7 @@ def sample(**changed: object) -> Sample:
         "min_version": 0,
         "max_version": 0,
     }
-    return Sample(**{**fields, **changed})
+    return TrainingSample(**{**fields, **changed})
 
 
 @pytest.mark.parametrize("returns", [(1.0, -1.0), (-0.5, 0.5), (0.0, 0.0)])
@@ -66,7 +66,7 @@ def test_completion_may_be_empty() -> None:
 
 @pytest.mark.parametrize("field", ["token_ids", "loss_mask", "behavior_logprobs", "segment_ids", "advantages"])
 def test_sample_needs_fields_of_one_length(field: str) -> None:
-    with pytest.raises(ValueError, match=r"Sample of episode 7: fields differ in length: \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"TrainingSample of episode 7: fields differ in length: \[2, 3\]"):
         sample(**{field: (1, 1, 1)})
 
 

@@ -21,7 +21,7 @@ def test_a_row_without_training_gives_no_alarm() -> None:
     [
         ("train/rho_mean", 0.2, "alarm: train/rho_mean is 0.2 at step 7, below 0.5; samples are off-policy"),
         ("train/rho_mean", 3.0, "alarm: train/rho_mean is 3 at step 7, above 2; samples are off-policy"),
-        ("train/kl", 12.0, "alarm: train/kl is 12 at step 7, above 10; the policy runs away from its reference"),
+        ("train/kl", 12.0, "alarm: train/kl is 12 at step 7, above 10; the policy moves away from its reference"),
         ("train/entropy", 0.001, "alarm: train/entropy is 0.001 at step 7, below 0.01; the policy hardly explores"),
         ("train/logprob_diff_max", 1.5, "alarm: train/logprob_diff_max is 1.5 at step 7, above 1; sampler and learner"),
     ],

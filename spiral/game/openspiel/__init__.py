@@ -1,4 +1,4 @@
-"""OpenSpiel: its games behind our protocol (adapter), and our exact games behind its own (view)."""
+"""OpenSpiel: its games behind the Game protocol (adapter), and exact games as OpenSpiel games (view)."""
 
 from spiral.game.openspiel.adapter import OpenSpielGame, supported_names
 

@@ -1,9 +1,9 @@
-"""OpenSpiel's two-player zero-sum games behind the Game protocol: `openspiel/leduc_poker` and its kin.
+"""OpenSpiel's two-player zero-sum games behind the Game protocol: `openspiel/leduc_poker` and others.
 
-OpenSpiel has exact rules and no prose: `notes.py` says in a few lines how each game is won and written.
+OpenSpiel implements the rules but does not state them: `notes.py` describes in a few lines how to win each game and how
+its states and actions are written.
 """
 
-import difflib
 import random
 import re
 from collections import Counter
@@ -13,24 +13,25 @@ from typing import Any, Self
 
 import pyspiel
 
+from spiral import plugins
 from spiral.game.openspiel.notes import NOTES
 from spiral.game.protocol import Game, IllegalAction
 from spiral.types import GameSpec
 
-MAX_TURNS = 1000  # then a draw; chess at random takes some 350, and few games of OpenSpiel's can take more
+MAX_TURNS = 1000  # then a draw; random chess takes some 350 turns, and few OpenSpiel games can take more than 1000
 MAX_LISTED_CHARS = 600
-_UCT_C, _MAX_MEMORY_MB = 2.0, 1000  # of the tree search: OpenSpiel's usual exploration constant, and its memory
+_UCT_C, _MAX_MEMORY_MB = 2.0, 1000  # tree search: OpenSpiel's usual exploration constant, and the memory limit
 
-# Small enough to enumerate, with all chance before the first turn.
+# The games that are small enough to enumerate and have all chance before the first turn.
 EXACT = frozenset({"coordinated_mp", "kuhn_poker", "liars_dice", "nim", "tic_tac_toe"})
 
-_LABELS = re.compile(r"^(Player: \d+ Action: |player=\d+ move=|\d+ - )|;$")  # of OpenSpiel's own, around some actions
-_SQUARE = str.maketrans("[]", "()")  # square brackets are for answers
+_LABELS = re.compile(r"^(Player: \d+ Action: |player=\d+ move=|\d+ - )|;$")  # OpenSpiel puts them around some actions
+_SQUARE = str.maketrans("[]", "()")  # square brackets mark answers
 
 
 @cache
 def supported_names() -> tuple[str, ...]:
-    """The sequential two-player zero-sum games that OpenSpiel makes without parameters, sorted."""
+    """The sequential two-player zero-sum games that OpenSpiel loads without parameters, sorted."""
     return tuple(
         sorted(
             game.short_name
@@ -45,11 +46,12 @@ def supported_names() -> tuple[str, ...]:
 
 @cache
 def load(name: str, **parameters: int | bool) -> Any:
-    """The game as OpenSpiel makes it, in plain text. Raises ValueError for a name that is not supported."""
+    """OpenSpiel's game object, without terminal colours. Raises ValueError for a name that is not supported."""
     if name not in supported_names():
-        near = difflib.get_close_matches(name, supported_names(), n=1)
-        hint = f"did you mean openspiel/{near[0]}?" if near else "`spiral games` lists those that are"
-        raise ValueError(f"game openspiel/{name} is not a two-player zero-sum game that OpenSpiel can make; {hint}")
+        hint = plugins.did_you_mean(name, supported_names())
+        raise ValueError(
+            f"game openspiel/{name}: OpenSpiel has no sequential two-player zero-sum game {name!r}; {hint}"
+        )
     kind = next(game for game in pyspiel.registered_games() if game.short_name == name)
     if "ansi_color_output" in kind.parameter_specification:
         parameters["ansi_color_output"] = False
@@ -71,7 +73,7 @@ def _spec(name: str) -> GameSpec:
 
 
 def _list(actions: tuple[str, ...]) -> str:
-    """The actions, or as many of them as fit, spread over the whole list."""
+    """The actions, or, if they are too many, an evenly spaced selection."""
     text = ", ".join(actions)
     if len(text) <= MAX_LISTED_CHARS:
         return f"Legal actions: {text}"
@@ -84,8 +86,8 @@ def _list(actions: tuple[str, ...]) -> str:
 class OpenSpielGame:
     """One match of the OpenSpiel game `name`, with chance drawn from `seed`.
 
-    `state` is OpenSpiel's own. A game that wants its own words subclasses this with a `spec`, and overrides `describe`
-    and `word`. Raises ValueError for a name that is not supported.
+    `state` is the OpenSpiel state. To word a game differently, subclass this with a `spec` of your own and override
+    `describe` and `word`. Raises ValueError for a name that is not supported.
     """
 
     def __init__(self, name: str, seed: int, **parameters: int | bool) -> None:
@@ -94,12 +96,12 @@ class OpenSpielGame:
             self.spec = _spec(name)
         self._rng = random.Random(seed)
         self._num_turns = 0
-        self._words: dict[str, int] | None = None  # of `_actions`, until the next step
+        self._words: dict[str, int] | None = None  # cache of `_actions`, until the next step
         self.state = self._game.new_initial_state()
         self._let_chance_move()
 
     def describe(self, role: int) -> str:
-        """What `role` sees of the state, as OpenSpiel writes it."""
+        """What `role` sees of the state, in OpenSpiel's notation."""
         kind = self._game.get_type()
         if kind.information == pyspiel.GameType.Information.PERFECT_INFORMATION:
             return str(self.state)
@@ -108,7 +110,7 @@ class OpenSpielGame:
         return str(self.state.observation_string(role))
 
     def word(self, action: int) -> str:
-        """How an action is written."""
+        """The text of an action."""
         text = self.state.action_to_string(self.state.current_player(), action)
         return _LABELS.sub("", " ".join(text.split())).translate(_SQUARE)
 
@@ -129,7 +131,7 @@ class OpenSpielGame:
         return tuple(self._actions())
 
     def step(self, action: str) -> None:
-        """Play `action`, spelt as in the list: in some games upper and lower case are different moves."""
+        """Play `action`, spelled as listed: in some games upper and lower case are different moves."""
         if self.role_to_move() is None:
             raise IllegalAction("The match is over.")
         actions = self._actions()
@@ -143,7 +145,7 @@ class OpenSpielGame:
         self._let_chance_move()
 
     def returns(self) -> tuple[float, float]:
-        """OpenSpiel's payoffs; a match that reached `spec.max_turns` is a draw."""
+        """OpenSpiel's payoffs. A match that reaches `spec.max_turns` is a draw."""
         if not self.state.is_terminal():
             return 0.0, 0.0
         first, second = self.state.returns()
@@ -159,7 +161,7 @@ class OpenSpielGame:
         return copy
 
     def info_state(self, role: int) -> str:
-        """What tells the states apart for `role`. Raises NotImplementedError where OpenSpiel does not say."""
+        """OpenSpiel's information state of `role`. Raises NotImplementedError if the game defines none."""
         kind = self._game.get_type()
         if kind.information == pyspiel.GameType.Information.PERFECT_INFORMATION:
             return f"{self.role_to_move()}:{self.state}"
@@ -183,7 +185,7 @@ class OpenSpielGame:
             yield probability, match
 
     def mcts_bot(self, simulations: int, seed: int) -> Callable[[Game], str] | None:
-        """OpenSpiel's Monte-Carlo tree search as a player; None where it would see what is hidden."""
+        """OpenSpiel's Monte-Carlo tree search as a player; None if it would see hidden information."""
         if self._game.get_type().information != pyspiel.GameType.Information.PERFECT_INFORMATION:
             return None
         evaluator = pyspiel.RandomRolloutEvaluator(1, seed)
@@ -197,7 +199,7 @@ class OpenSpielGame:
         return play
 
     def _actions(self) -> dict[str, int]:
-        """The legal actions of the role to move, by the words for them, which OpenSpiel is slow to find."""
+        """The legal actions of the role to move, by their text. Cached: OpenSpiel is slow to format them."""
         if self.role_to_move() is None:
             return {}
         if self._words is None:

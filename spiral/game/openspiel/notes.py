@@ -1,4 +1,4 @@
-"""What OpenSpiel leaves unsaid: how each game is won, and how its states and actions are written.
+"""Rules that OpenSpiel does not spell out: how each game is won, and how its states and actions are written.
 
 Role 0 is OpenSpiel's player 0. In the chess family that is Black, and White (role 1) moves first.
 """

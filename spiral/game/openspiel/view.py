@@ -1,6 +1,6 @@
-"""One of our exact games, shown to OpenSpiel as one of its own, so that its solvers can be used.
+"""An exact game wrapped as an OpenSpiel game, for OpenSpiel's solvers.
 
-The root is a chance node whose outcomes are the deals. Actions are numbered by their place in `legal_actions()`.
+The root is a chance node whose outcomes are the deals. Actions are numbered by their index in `legal_actions()`.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class _OpenSpielGame(pyspiel.Game):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What copies of a state have in common. OpenSpiel copies states deeply; this is replaced and never changed."""
+    """What the copies of a state share. OpenSpiel deep-copies states; this object is immutable."""
 
     deals: list[tuple[float, ExactGame]]
     match: ExactGame | None  # None until dealt
@@ -108,7 +108,7 @@ class _OpenSpielState(pyspiel.State):  # type: ignore[misc]
 
 
 def _branching(game: ExactGame) -> int:
-    """The most actions in any state that follows."""
+    """The largest number of legal actions in this or any later state."""
     actions = game.legal_actions() or ()
     most = len(actions)
     for action in actions:
@@ -119,12 +119,12 @@ def _branching(game: ExactGame) -> int:
 
 
 def as_openspiel(game: ExactGame) -> _OpenSpielGame:
-    """`game` as an OpenSpiel game. The match that is passed only tells the kind of game."""
+    """Wrap a game; `game` is any match of it."""
     return _OpenSpielGame(game)
 
 
 class TablePolicy(openspiel_policy.Policy):  # type: ignore[misc]
-    """Probabilities of the numbered actions, by (role, information state)."""
+    """A policy given as a table: (role, information state) -> one probability per legal action."""
 
     def __init__(self, game: _OpenSpielGame, table: Mapping[tuple[int, str], tuple[float, ...]]) -> None:
         super().__init__(game, [0, 1])

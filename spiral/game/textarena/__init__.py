@@ -1,4 +1,4 @@
-"""TextArena behind the Game protocol. Importing this loads TextArena: the registry does, when a match needs it."""
+"""TextArena behind the Game protocol. Importing this package loads TextArena; the registry does so on first use."""
 
 from spiral.game.textarena.adapter import TextArenaGame, refused, supported_names
 

@@ -1,6 +1,7 @@
-"""What the TextArena adapter knows about each game: how an action is written, what is in view, what needs mending.
+"""Per-game settings of the TextArena adapter: how actions are written, what stays in view, which environments to patch.
 
-Read off the sources of TextArena 0.7.4. A family is a game without its variants: `Nim` for `Nim-v0` and `Nim-v0-large`.
+Derived from the sources of TextArena 0.7.4. A family is a game with all its variants: `Nim` stands for `Nim-v0` and
+`Nim-v0-large`.
 """
 
 import re
@@ -10,24 +11,25 @@ from dataclasses import dataclass
 from spiral.game.textarena import legal
 from spiral.game.textarena.legal import Env, Legal
 
-ALL = 1000  # messages: more than any match has
+ALL = 1000  # messages; more than any match has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """How the games of one family are handled.
+    """How the adapter handles the games of one family.
 
-    `max_turns` caps a match whose environment has no limit of its own. `legal` lists bare actions of the role to move,
-    all of which the game takes, or gives None. `selection`: of endlessly many (bids) it lists sensible ones.
-    `stalls`: the environment does not notice that nobody can move any more; the match is then a draw.
-    `closed`: the environment punishes or misreads whatever is not in `legal` instead of calling it illegal.
-    `atomic`: the environment changes nothing before it calls an action illegal. Worth saying where a replay takes long.
+    `max_turns` caps a match whose environment has no limit of its own. `legal` lists legal actions of the role to move,
+    without brackets, or returns None. `selection`: there are too many to list (bids), and `legal` lists a selection.
+    `stalls`: the environment does not notice when neither role can move; the match is then a draw.
+    `closed`: the environment punishes or misreads an action outside `legal` instead of calling it illegal.
+    `atomic`: the environment changes nothing before it calls an action illegal. Set where a replay takes long.
 
-    `chat`: any text is an action. Of its brackets only those that `commands` matches reach the environment; `bare` says
-    how a whole text that is a command without its brackets is to be spelled.
+    `chat`: any text is an action. Of its brackets only those that `commands` matches reach the environment. `bare` maps
+    a text that is a command without brackets to its spelling.
 
-    `history` is how many of the messages before the latest board stay in view, `keep` matches others that stay too,
-    `board` marks in a message or prompt that a board follows, `mend` repairs an environment before its reset.
+    `history` is the number of messages before the latest board that stay in view; messages that `keep` matches stay as
+    well. `board` is the text in a message or prompt after which a board follows. `patch_env` patches a new environment
+    before its reset.
     """
 
     max_turns: int = 200
@@ -42,15 +44,15 @@ class Family:
     history: int = 0
     keep: re.Pattern[str] | None = None
     board: str | None = None
-    mend: Callable[[Env], None] | None = None
+    patch_env: Callable[[Env], None] | None = None
 
 
 def _sort_roles(env: Env) -> None:
-    env.available_roles = dict(sorted(env.available_roles.items()))  # as read, their order is the file system's
+    env.available_roles = dict(sorted(env.available_roles.items()))  # read in the file system's order
 
 
 def _end_when_broke(env: Env) -> None:
-    """Indian poker takes an ante nobody has and then refuses every move: let the chips decide the match instead."""
+    """Indian poker charges an ante that a player cannot pay, then refuses every move: end on chip counts instead."""
     deal = env._init_round
 
     def deal_or_end() -> None:
@@ -66,7 +68,7 @@ def _any_case(pattern: str) -> re.Pattern[str]:
 
 
 def _talk(*commands: str, legal: Callable[[Env], Legal] | None = None) -> Family:
-    """A game of talk, in which each of `commands` acts when it stands in brackets."""
+    """A free-text game in which each of `commands`, in brackets, is an action."""
     pattern = "|".join(commands)
     return Family(
         chat=True,
@@ -76,8 +78,8 @@ def _talk(*commands: str, legal: Callable[[Env], Legal] | None = None) -> Family
     )
 
 
-def _bargain(proposal: str, spelled: str, mend: Callable[[Env], None] | None = None) -> Family:
-    """A game of talk with [Accept], [Reject] and [Propose], the last followed by a `proposal`."""
+def _bargain(proposal: str, spelled: str, patch_env: Callable[[Env], None] | None = None) -> Family:
+    """A free-text game with the commands [Accept], [Reject] and [Propose], the last followed by a `proposal`."""
     return Family(
         chat=True,
         commands=re.compile(r"\[(Accept|Reject|Propose)\]"),
@@ -86,7 +88,7 @@ def _bargain(proposal: str, spelled: str, mend: Callable[[Env], None] | None = N
             (_any_case("reject"), "[Reject]"),
             (_any_case(rf"(?:propose:?\s*)?{proposal}"), spelled),
         ),
-        mend=mend,
+        patch_env=patch_env,
     )
 
 
@@ -108,7 +110,7 @@ FAMILIES: dict[str, Family] = {
     "GermanWhist": Family(legal=legal.whist, history=ALL),
     "Golf": Family(legal=legal.golf, history=16),
     "HighSociety": Family(legal=legal.money, history=ALL),
-    "IndianPoker": Family(max_turns=500, legal=legal.indian_poker, history=ALL, mend=_end_when_broke),
+    "IndianPoker": Family(max_turns=500, legal=legal.indian_poker, history=ALL, patch_env=_end_when_broke),
     "IteratedMatchingPennies": Family(legal=legal.fixed("heads", "tails"), history=ALL),
     "IteratedPrisonersDilemma": _talk("cooperate", "defect", legal=legal.dilemma),
     "IteratedRockPaperScissors": Family(legal=legal.fixed("rock", "paper", "scissors"), history=ALL),
@@ -134,7 +136,7 @@ FAMILIES: dict[str, Family] = {
     "Surround": Family(legal=_DIRECTIONS, closed=True),
     "TicTacToe": Family(max_turns=9, legal=legal.empty_cells),
     "TruthAndDeception": _talk("fact [12]", legal=legal.facts),
-    "TwoDollar": _bargain(r"\$?(\d+(?:\.\d+)?)", r"[Propose] $\1", mend=_sort_roles),
+    "TwoDollar": _bargain(r"\$?(\d+(?:\.\d+)?)", r"[Propose] $\1", patch_env=_sort_roles),
     "UltimateTicTacToe": Family(legal=legal.ultimate_cells, stalls=True, history=1),
     "WildTicTacToe": Family(max_turns=9, legal=legal.wild_cells),
 }

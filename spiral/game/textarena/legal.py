@@ -1,7 +1,7 @@
-"""The legal actions of TextArena's games, read off each environment's own state.
+"""The legal actions of TextArena's games, computed from each environment's state.
 
-One function per rule: environment -> bare actions of the role to move, all of which the game takes, or None where they
-cannot be listed. Where a game takes endlessly many (bids), the sensible ones. Read off the sources of TextArena 0.7.4.
+One function per rule: environment -> legal actions of the role to move, without brackets, or None where they cannot be
+listed. Where there are too many (bids), a selection. Derived from the sources of TextArena 0.7.4.
 """
 
 import itertools
@@ -48,7 +48,7 @@ def columns(env: Env) -> Legal:
 
 
 def othello(env: Env) -> Legal:
-    return [f"{row}, {col}" for row, col in game_state(env)["valid_moves"]] or ["pass"]  # any text passes, if one must
+    return [f"{row}, {col}" for row, col in game_state(env)["valid_moves"]] or ["pass"]  # then any text is a pass
 
 
 def breakthrough(env: Env) -> Iterator[str]:
@@ -120,12 +120,12 @@ def memory(env: Env) -> Legal:
 
 
 def blotto(env: Env) -> Iterator[str]:
-    """Every allocation; where there are too many, those in equal blocks of units, the rest on the first field."""
+    """Every allocation; if there are too many, those in blocks of equal size, with the rest on the first field."""
     fields = env.field_names
     ways = (math.comb(env.num_total_units // size + len(fields) - 1, len(fields) - 1) for size in itertools.count(1))
     block = next(size for size, count in enumerate(ways, 1) if count <= 2000)
     blocks, rest = divmod(env.num_total_units, block)
-    # Stars and bars: each choice of where the bars stand cuts the blocks into one share per field.
+    # Stars and bars: each choice of bar positions divides the blocks among the fields.
     places = blocks + len(fields) - 1
     for cuts in itertools.combinations(range(places), len(fields) - 1):
         counts = [block * (right - left - 1) for left, right in itertools.pairwise((-1, *cuts, places))]

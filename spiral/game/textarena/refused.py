@@ -1,4 +1,4 @@
-"""Which of TextArena's games cannot be played, why, and what would cure it."""
+"""The TextArena games that cannot be played, each with the reason and the fix."""
 
 import sys
 
@@ -9,7 +9,7 @@ def _each(reason: str, *families: str) -> dict[str, str]:
     return dict.fromkeys(families, reason)
 
 
-_PYTHON = "its source needs Python 3.12 or later; run SPIRAL under that"
+_PYTHON = "its source needs Python 3.12 or later; run SPIRAL with that"
 _WORDS = (
     "it needs NLTK's word lists, which it downloads when imported; install them (python -m nltk.downloader words"
     " averaged_perceptron_tagger_eng), then add a Family for it to spiral/game/textarena/families.py"
@@ -24,10 +24,10 @@ REFUSED: dict[str, str] = {
     **_each(_JUDGE, "Debate", "GuessWho", "ScenarioPlanning", "TwentyQuestions"),
     **_each(_FILES, "ScorableGames", "UsedCar", "UsedCarNegotiation"),
     **_each("a tie pays +1 to both players, so it is not zero-sum", "MarketEntryGame", "PublicGoodsGame"),
-    "Checkers": "it raises TypeError when a player has no move left; mend its env.py (set_winners must be set_winner)",
-    "IteratedStagHunt": "it draws from NumPy's process-wide generator and needs Python 3.12; mend its env.py",
-    "Stratego": "it shows hidden pieces to the opponent and raises TypeError once a bomb is defused; mend its env.py",
-    "Tak": "it raises TypeError when somebody wins; mend its env.py (player_ids must be player_id) or play SimpleTak",
+    "Checkers": "it raises TypeError when a player has no move left; fix its env.py (set_winners must be set_winner)",
+    "IteratedStagHunt": "it draws from NumPy's process-wide generator and needs Python 3.12; fix its env.py",
+    "Stratego": "it shows hidden pieces to the opponent and raises TypeError once a bomb is defused; fix its env.py",
+    "Tak": "it raises TypeError when somebody wins; fix its env.py (player_ids must be player_id) or play SimpleTak",
     **_each(_CROWD, "CharacterConclave", "Codenames", "SecretMafia", "SettlersOfCatan", "Taboo"),
     **_each(_CROWD, "ThreePlayerGOPS", "ThreePlayerIPD", "ThreePlayerTicTacToe"),
     **_each(_ALONE, "2048", "BabyAiText", "Bandit", "Blackjack", "Countdown", "Crosswords", "Cryptarithm"),
@@ -39,10 +39,10 @@ REFUSED: dict[str, str] = {
 
 
 def refusal(name: str) -> str | None:
-    """Why the game `name` cannot be played and what would cure it, or None if it can."""
+    """Why the game `name` cannot be played and how to fix that, or None if it can be played."""
     family = name.partition("-")[0]
     if family in ("Chess", "ReverseTicTacToe") and sys.version_info < (3, 12):
         return _PYTHON
     if family in FAMILIES:
         return None
-    return REFUSED.get(family, "this adapter does not know it; add a Family to spiral/game/textarena/families.py")
+    return REFUSED.get(family, "the adapter has no settings for it; add a Family to spiral/game/textarena/families.py")

@@ -1,0 +1,90 @@
+"""`spiral.train`, `spiral.resume` and `spiral.evaluate`: what the commands of these names call."""
+
+import json
+import sys
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from spiral import models, preflight
+from spiral.cluster import running_generators
+from spiral.config import Config, UserError, load_config
+from spiral.evaluation.evaluator import Evaluation, evaluate_policy
+from spiral.learn.weights import checkpoint
+from spiral.rollout.answers import asks_for_reasoning
+from spiral.run import Run
+from spiral.trainer import Stop, Trainer
+
+FIXED = (  # what a resumed run cannot change
+    "seed",
+    "games",
+    "model",
+    "learner.advantage",
+    "learner.lora_rank",
+    "learner.lora_alpha",
+    "learner.lora_targets",
+)
+
+
+def train(config: Config, *, stop: Stop | None = None) -> Run:
+    """Train a model from the beginning, in a new run directory, until `config.steps` or a stop.
+
+    Starts Ray, one vLLM engine per generator and the learner, and ends them. Raises UserError for what the user can
+    fix, before anything expensive starts, RunFailed for a run that failed, and FloatingPointError for a loss or
+    gradient that is not finite.
+    """
+    preflight.check(config, new_run=True)
+    model_dir = models.resolve(config)  # before there is a run directory, which a failure here would leave behind
+    config.run_dir.mkdir(parents=True)
+    Trainer(config, model_dir, None, stop or Stop()).run()
+    return Run.open(config.run_dir)
+
+
+def resume(run_dir: str | Path, overrides: Sequence[str] = (), *, stop: Stop | None = None) -> Run:
+    """Continue a run from its newest undamaged checkpoint, or from the beginning if it has none yet.
+
+    `overrides` are `key.path=value`, for example `steps=200`. Raises like `train`.
+    """
+    run_dir = Path(run_dir)
+    before = Run.open(run_dir).config
+    location = [f"run.dir={run_dir.absolute().parent}", f"run.name={run_dir.absolute().name}"]
+    config = load_config(run_dir / "config.yaml", [*location, *overrides])
+    for key in FIXED:
+        if attrgetter(key)(before) != attrgetter(key)(config):
+            raise UserError(f"{key} cannot change when a run is resumed; start a new run with `spiral train`")
+    preflight.check(config, new_run=False)
+    newest = checkpoint.newest_sound(run_dir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    if newest is None and checkpoint.list_checkpoints(run_dir):
+        raise UserError(f"every checkpoint of {run_dir} is damaged; start a new run with `spiral train`")
+    if newest and checkpoint.read_state(newest)["step"] >= config.steps:
+        raise UserError(f"{run_dir} has done its {config.steps} steps; to train on: spiral resume {run_dir} steps=MORE")
+    Trainer(config, models.resolve(config), newest, stop or Stop()).run()
+    return Run.open(run_dir)
+
+
+def evaluate(
+    model: str | Path,
+    games: Sequence[str] = (),
+    opponents: Sequence[str] = ("random",),
+    *,
+    pairs: int = 100,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> Evaluation:
+    """Measure a model: exact NashConv in games that can be enumerated, and paired matches against each opponent.
+
+    `model` is a run directory, a checkpoint, an exported or any other Hugging Face directory, a hub id or a built-in
+    model. `games` default to those of the run that trained it, `opponents` are scripted players. Matches come in
+    `pairs`: one seed, both roles. A model that a run trained is played with that run's prompt, answer format and
+    sampling settings; `overrides` (`key.path=value`) change them. Raises UserError and RunFailed.
+    """
+    settings = [f"seed={seed}", f"eval.pairs={pairs}", "eval.every=1", f"eval.opponents={json.dumps(list(opponents))}"]
+    playable = models.open_model(str(model), games, [*settings, *overrides])
+    config = playable.config
+    if asks_for_reasoning(config.rollout.answer_format):
+        config = load_config(config.model_dump(mode="json"), ["eval.nash_conv_states=0"])
+    preflight.check_installation()
+    preflight.check_games(config)
+    preflight.check_gpus(config, with_learner=False)
+    with running_generators(config, playable.model_dir, playable.adapter_dir) as generators:
+        return evaluate_policy(config, generators.play, generators.action_logprobs)

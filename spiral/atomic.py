@@ -1,0 +1,51 @@
+"""Files and directories that are complete or absent: written aside, then renamed into place."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; replace `path` with it when the block ends without an exception."""
+    aside = path.with_name(f"{path.name}.tmp")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path, *, durable: bool = False, keep_existing: bool = False) -> Iterator[Path]:
+    """Yield an empty directory beside `path`; move it to `path` when the block ends without an exception.
+
+    A directory that is at `path` by then is replaced, or with `keep_existing` (equal contents from another process)
+    kept. `durable` forces the contents to disk before the rename, so that the rename never reaches the disk first.
+    """
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may build the same directory
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if durable:
+            for written in [*aside.rglob("*"), aside]:
+                _fsync(written)
+        if keep_existing and path.exists():
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+        if durable:
+            _fsync(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

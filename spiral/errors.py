@@ -1,0 +1,9 @@
+"""The two errors that the framework raises on purpose."""
+
+
+class UserError(ValueError):
+    """An error the user can fix. The command line prints its message as one line and exits with code 2."""
+
+
+class RunFailed(RuntimeError):
+    """A run failed through no fault of the user; the message says where to look. Exit code 1."""

@@ -1,0 +1,104 @@
+"""Measures a policy: exact NashConv where a game can be enumerated, and paired matches against each opponent."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spiral.config import Config
+from spiral.evaluation.arena import Score, paired_matches, paired_score
+from spiral.evaluation.exploitability import language_model_nash_conv
+from spiral.game import ExactGame, make
+from spiral.game.solve import DecisionPoint, decision_points
+from spiral.types import POLICY, Episode, Match
+
+Play = Callable[[list[Match]], list[Episode]]
+"""Returns the episodes of matches, in the order of the matches."""
+
+ActionLogprobs = Callable[[str, Sequence[DecisionPoint]], list[tuple[float, ...]]]
+"""The policy's log-probability of each legal action, at each decision point of a game."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The strength of one policy.
+
+    `metrics` has the keys `eval/...` of metrics.jsonl: `eval/<game>/nash_conv` and `illegal_mass`, and
+    `eval/<game>/vs_<opponent>/score`, `ci95`, `illegal_rate` and `forfeit_rate`. `episodes` holds one match per game
+    and opponent. `duration_s` is the time the measurement took, without the start of the engine.
+    """
+
+    metrics: dict[str, float]
+    episodes: tuple[Episode, ...]
+    duration_s: float
+
+    def games(self) -> list[str]:
+        """The games that were measured, in order."""
+        keys = [key.split("/") for key in self.metrics if key != "eval/illegal_rate"]
+        found = ["/".join(parts[1 : -2 if parts[-2].startswith("vs_") else -1]) for parts in keys]
+        return list(dict.fromkeys(found))
+
+    def opponents(self, game: str) -> list[str]:
+        """The opponents that were played in `game`, in order."""
+        start, end = f"eval/{game}/vs_", "/score"
+        return [key[len(start) : -len(end)] for key in self.metrics if key.startswith(start) and key.endswith(end)]
+
+    def nash_conv(self, game: str) -> float | None:
+        """Exact NashConv in the game's payoff units, or None where it was not computed."""
+        return self.metrics.get(f"eval/{game}/nash_conv")
+
+    def score(self, game: str, opponent: str) -> Score:
+        """Mean return against an opponent. Raises KeyError for a pairing that was not played."""
+        key = f"eval/{game}/vs_{opponent}"
+        return Score(self.metrics[f"{key}/score"], self.metrics.get(f"{key}/ci95"), int(self.metrics[f"{key}/pairs"]))
+
+
+def exact_games(config: Config) -> dict[str, tuple[DecisionPoint, ...]]:
+    """The configured games whose NashConv is computed, each with its information states."""
+    found = {}
+    if config.eval.every and config.eval.nash_conv_states:
+        for choice in config.games:
+            game = make(choice.id, 0)
+            if game.spec.exact and isinstance(game, ExactGame):
+                with contextlib.suppress(ValueError):  # too many information states
+                    found[choice.id] = decision_points(choice.id, config.eval.nash_conv_states)
+    return found
+
+
+def evaluate_policy(config: Config, play: Play, action_logprobs: ActionLogprobs) -> Evaluation:
+    """Measure the policy behind `play` and `action_logprobs` in config.games against config.eval.opponents."""
+    start_s = time.monotonic()
+    metrics: dict[str, float] = {}
+    for game, points in exact_games(config).items():
+        nash_conv, illegal_mass = language_model_nash_conv(game, points, action_logprobs(game, points))
+        metrics |= {f"eval/{game}/nash_conv": nash_conv, f"eval/{game}/illegal_mass": illegal_mass}
+
+    pairings = [(game.id, opponent) for game in config.games for opponent in config.eval.opponents]
+    num_each = 2 * config.eval.pairs
+    matches = [
+        match
+        for number, (game, opponent) in enumerate(pairings)
+        for match in paired_matches(game, opponent, config.eval.pairs, config.seed, first_id=num_each * number)
+    ]
+    episodes = play(matches) if matches else []  # all at once: the engine is fastest when it is full
+    for number, (game, opponent) in enumerate(pairings):
+        metrics |= _pairing_metrics(game, opponent, episodes[num_each * number : num_each * (number + 1)])
+    if episodes:
+        metrics["eval/illegal_rate"] = _illegal_rate(episodes)
+    return Evaluation(metrics=metrics, episodes=tuple(episodes[::num_each]), duration_s=time.monotonic() - start_s)
+
+
+def _pairing_metrics(game: str, opponent: str, episodes: Sequence[Episode]) -> dict[str, float]:
+    score = paired_score(episodes)
+    forfeits = sum(e.forfeit_by is not None and e.match.players[e.forfeit_by] == POLICY for e in episodes)
+    measured = {"score": score.mean, "pairs": score.num_pairs, "illegal_rate": _illegal_rate(episodes)}
+    measured["forfeit_rate"] = forfeits / len(episodes)
+    if score.ci95 is not None:
+        measured["ci95"] = score.ci95
+    return {f"eval/{game}/vs_{opponent}/{name}": value for name, value in measured.items()}
+
+
+def _illegal_rate(episodes: Sequence[Episode]) -> float:
+    """The share of the policy's turns whose action was illegal."""
+    turns = [turn for episode in episodes for turn in episode.turns if turn.completion is not None]
+    return sum(not turn.legal for turn in turns) / max(1, len(turns))

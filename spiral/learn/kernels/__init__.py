@@ -1,0 +1,1 @@
+"""Numerical kernels: packing without padding, attention within samples, log-probabilities in chunks."""

@@ -1,0 +1,1 @@
+"""The model under training: forward pass, trainable parameters, sharding and the optimizer."""

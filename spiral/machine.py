@@ -1,0 +1,29 @@
+"""What the machine of this process has, found without loading torch or Ray."""
+
+import importlib.util
+import itertools
+import os
+from pathlib import Path
+
+UNUSED_BY_TEXT_MODELS = ("torchvision", "torchaudio", "torchcodec")
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the CPU cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def num_gpus() -> int:
+    """NVIDIA GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        devices = itertools.takewhile(lambda device: not device.startswith("-"), visible.replace(" ", "").split(","))
+        return len([device for device in devices if device])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def packages_that_break_vllm() -> list[str]:
+    """Installed packages whose usual CUDA builds stop vLLM from being imported next to a CPU build of torch."""
+    if num_gpus():
+        return []
+    return [name for name in UNUSED_BY_TEXT_MODELS if importlib.util.find_spec(name)]

@@ -1,0 +1,124 @@
+"""builtin/tiny: a two-layer Llama with its own tokenizer, warmed up on random legal play of the configured games."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spiral.config import Config
+from spiral.models import warmup
+from spiral.models.cache import build_once, cache_dir
+from spiral.models.names import TINY, TINY_CONTEXT
+from spiral.rollout.answers import format_answer
+from spiral.rollout.prompt import Message, MessageBuilder, Prompter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHAT_TEMPLATE = """\
+{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+# Kept as tokens of their own: a bracketed answer, a digit, a single capital, a line break. Merges may otherwise cross
+# spaces (as in SuperBPE), so that a paragraph of rules costs the tiny model few tokens.
+PRETOKEN = r"\[\w+\]|\d|\b[A-Z]\b|\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Architecture:
+    """Embeddings are untied and start large: small tied ones cannot express a confident policy."""
+
+    hidden_size: int = 64
+    intermediate_size: int = 128
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    head_dim: int = 32  # the smallest that vLLM's CPU attention supports
+    max_position_embeddings: int = TINY_CONTEXT
+    initializer_range: float = 0.06
+    vocab_size: int = 1536
+
+
+def build(config: Config, say: Callable[[str], None]) -> Path:
+    """Build and warm up the model for the configured games and prompt, unless the model cache holds it.
+
+    Raises UserError for a game that does not list its legal actions.
+    """
+    game_ids = [game.id for game in config.games]
+    answer_format, steps = config.rollout.answer_format, config.model.warmup_steps
+    messages = MessageBuilder.of(config.rollout)
+
+    def render(examples: list[warmup.Example]) -> list[tuple[list[Message], str]]:
+        """The messages and the answer of each example."""
+        return [
+            (messages.build(e.spec, e.observation, e.error), format_answer(e.action, answer_format)) for e in examples
+        ]
+
+    def write(directory: Path) -> None:
+        say(f"building {TINY}: a warm-up on random legal play, once")
+        start_s = time.monotonic()
+        chats = render(warmup.random_play(game_ids, warmup.NUM_MATCHES))
+        tokenizer = _train_tokenizer(chats)
+        model = _new_model(tokenizer)
+        loss = warmup.imitate(model, Prompter(tokenizer, messages), chats, steps)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        say(f"{TINY} is ready: warmed up on random legal play in {time.monotonic() - start_s:.0f} s, loss {loss:.3f}")
+
+    # The cache key covers all that the result depends on; rendered play shows any change in a game's or prompt's text.
+    recipe = [asdict(_Architecture()), render(warmup.random_play(game_ids, 8)), answer_format, steps]
+    recipe += [CHAT_TEMPLATE, PRETOKEN, warmup.NUM_MATCHES, warmup.BATCH_SIZE, warmup.LEARNING_RATE]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    return build_once(cache_dir() / f"tiny-{key}", write)
+
+
+def _train_tokenizer(chats: list[tuple[list[Message], str]]) -> "PreTrainedTokenizerBase":
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKEN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_Architecture().vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    texts = (
+        "".join(f"{m['role']}\n{m['content']}\n" for m in messages) + f"assistant\n{answer}\n"
+        for messages, answer in chats
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _new_model(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            **{**asdict(_Architecture()), "vocab_size": len(tokenizer)},
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )

@@ -1,0 +1,54 @@
+"""The policy as it plays: one vLLM engine with the prompts and answer format of a config.
+
+Built once here, for generators in a run and for `spiral play` alike.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spiral.config import Config
+from spiral.game import make
+from spiral.game.solve import DecisionPoint
+from spiral.rollout.players import PolicyPlayer
+from spiral.rollout.prompt import MessageBuilder, Prompter
+
+
+class Sampler:
+    """An engine that holds a policy version, and what turns observations into its prompts."""
+
+    def __init__(self, engine: Any, prompter: Prompter, *, conversation: bool) -> None:
+        self.engine = engine
+        self.prompter = prompter
+        self._conversation = conversation
+
+    @classmethod
+    def start(cls, model_dir: Path, config: Config, seed: int) -> "Sampler":
+        """Load tokenizer and model: tens of seconds. Must be called inside a running event loop. Raises UserError."""
+        from transformers import AutoTokenizer
+
+        from spiral.rollout.engine import Engine
+
+        prompter = Prompter(AutoTokenizer.from_pretrained(model_dir), MessageBuilder.of(config.rollout))
+        conversation = config.rollout.context == "conversation"
+        return cls(Engine.start(model_dir, config, seed), prompter, conversation=conversation)
+
+    def player(self) -> PolicyPlayer:
+        """The policy in one role of one match."""
+        return PolicyPlayer(self.engine, self.prompter, self._conversation)
+
+    async def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+        """log pi of the canonical answer for each legal action, at each decision point, in nats.
+
+        The rest of the probability belongs to every other text. An answer spelled with other tokens counts as other
+        text, so the mass reported as illegal is an upper bound.
+        """
+        spec = make(game_id, 0).spec
+
+        async def logprobs(point: DecisionPoint) -> tuple[float, ...]:
+            prompt_ids = self.prompter.prompt_ids(self.prompter.messages.build(spec, point.observation))
+            answers = [self.prompter.answer_ids(action) for action in point.legal_actions]
+            return tuple(await asyncio.gather(*(self.engine.score(prompt_ids, answer) for answer in answers)))
+
+        return list(await asyncio.gather(*(logprobs(point) for point in points)))

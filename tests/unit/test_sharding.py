@@ -1,0 +1,118 @@
+"""Sharded learners, one process per rank over gloo, against a learner in a single process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spiral.learn.learner import Learner
+from spiral.learn.model.sharding import Rank, balance_by_length, gather_full, untied
+from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save
+
+__all__ = ["model_dir"]  # a fixture
+
+OPTIONS = {"kl_coef": 0.1, "reference_refresh_every": 2, "micro_batch_size": 1, "pack_tokens": 32}
+STEPS = 3
+
+
+def test_items_are_distributed_so_that_costs_are_even() -> None:
+    costs = [1, 9, 2, 8, 3, 7]
+    shares = balance_by_length(costs, 2)
+    assert sorted(shares[0] + shares[1]) == list(range(6))
+    assert sorted(sum(costs[i] for i in share) for share in shares) == [15, 15]
+
+
+def test_with_fewer_items_than_ranks_some_ranks_get_none() -> None:
+    assert sorted(map(len, balance_by_length([5, 5], 3))) == [0, 1, 1]
+
+
+def test_untied_keeps_a_tensor_under_its_first_name() -> None:
+    tensor, other = torch.ones(2), torch.ones(2)
+    assert list(untied({"a": tensor, "b": other, "c": tensor})) == ["a", "b"]
+
+
+def test_gathering_keeps_ties() -> None:
+    tensor = torch.ones(2)
+    gathered = gather_full({"a": tensor, "b": tensor, "c": torch.ones(2)})
+    assert gathered["a"] is gathered["b"] is not gathered["c"]
+
+
+def test_ranks_that_compute_different_numbers_are_noticed(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from spiral.learn.model.sharding import *; "
+    program += "index = int(sys.argv[1]); mesh = join(Rank(index, 2, Path(sys.argv[2])), 'cpu'); "
+    program += "print(same_on_all_ranks(b'equal', mesh), same_on_all_ranks(b'different' * index, mesh))"
+    arguments = [sys.executable, "-c", program]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen(
+            [*arguments, str(index), str(tmp_path / "rendezvous")], stdout=subprocess.PIPE, env=environment
+        )
+        for index in range(2)
+    ]
+    assert [rank.communicate(timeout=120)[0] for rank in ranks] == [b"True False\n"] * 2
+
+
+LORA = {**OPTIONS, "lora_rank": 4}
+
+
+def run_rank(index: int, count: int, model_dir: Path, out: Path, options: dict[str, Any]) -> None:
+    """One rank of `train_on_ranks`: train, save after two steps, load that checkpoint, and train the third step."""
+    torch.set_num_threads(1)
+    settings = config(**options, local_batch_size=16 // count, epochs=1)
+    one = Learner(settings, model_dir, Rank(index, count, out / "rendezvous"))
+    for step in range(1, STEPS):
+        one.step(step, step - 1, episodes(step, num=5))
+    saved = save(one, out, STEPS - 1)
+    torch.distributed.barrier()
+    one.load(saved)
+    metrics = one.step(STEPS, STEPS - 1, episodes(STEPS, num=5))
+    save(one, out, STEPS)
+    if index == 0:
+        torch.save({name: value for name, value in metrics.items() if not name.startswith("perf/")}, out / "metrics.pt")
+    torch.distributed.barrier()  # before any rank exits
+    torch.distributed.destroy_process_group()
+
+
+def train_on_ranks(count: int, model_dir: Path, out: Path, options: dict[str, Any]) -> Path:
+    """Run `run_rank` in `count` processes; returns the last checkpoint."""
+    program = "import json, sys; from pathlib import Path; from tests.unit.test_sharding import run_rank; "
+    program += "index, count, model_dir, out, options = sys.argv[1:]; "
+    program += "run_rank(int(index), int(count), Path(model_dir), Path(out), json.loads(options))"
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    arguments = [str(count), str(model_dir), str(out), json.dumps(options)]
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", program, str(index), *arguments], cwd=root, env=environment)
+        for index in range(count)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0] * count
+    return out / "checkpoints" / f"step_{STEPS:06d}"
+
+
+def train_in_one_process(model_dir: Path, options: dict[str, Any]) -> tuple[Learner, dict[str, float]]:
+    """A learner after the same steps, and the metrics of the last one."""
+    single = learner(model_dir, **options, local_batch_size=16, epochs=1)
+    for step in range(1, STEPS + 1):
+        metrics = single.step(step, step - 1, episodes(step, num=5))
+    return single, metrics
+
+
+@pytest.mark.parametrize(("count", "options"), [(2, OPTIONS), (4, OPTIONS), (2, LORA)])
+def test_ranks_train_like_a_single_process(
+    model_dir: Path, tmp_path: Path, count: int, options: dict[str, Any]
+) -> None:
+    """Weights, reference and metrics, with samples that do not divide evenly, and after saving and loading."""
+    final = train_on_ranks(count, model_dir, tmp_path, options)
+    single, expected = train_in_one_process(model_dir, options)
+    assert single._reference is not None
+    for directory, ours in ((final, single._policy), (final / "reference", single._reference)):
+        assert largest_difference(single._trainable.live(ours), single._trainable.read(directory)) < 1e-5
+    metrics = torch.load(tmp_path / "metrics.pt", weights_only=True)
+    assert metrics.keys() == expected.keys() - {"perf/learn_s", "perf/trained_tokens_per_s"}
+    for name, value in metrics.items():
+        assert value == pytest.approx(expected[name], abs=1e-5), name
