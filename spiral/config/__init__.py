@@ -5,6 +5,7 @@ prints.
 """
 
 from spiral.config.files import describe, dump, load_config, override, packaged_configs
+from spiral.config.learner import LearnerConfig
 from spiral.config.tree import (
     AlarmsConfig,
     CheckpointConfig,
@@ -12,7 +13,6 @@ from spiral.config.tree import (
     EvalConfig,
     GameChoice,
     GeneratorsConfig,
-    LearnerConfig,
     ModelConfig,
     MonitorConfig,
     RolloutConfig,

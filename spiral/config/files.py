@@ -9,7 +9,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from spiral.config.tree import Config, GameChoice, Section
+from spiral.config.section import Section
+from spiral.config.tree import Config, GameChoice
 from spiral.errors import UserError
 from spiral.plugins import did_you_mean
 

@@ -78,6 +78,8 @@ def record(game_id: str, seed: int) -> Recording:
     actions: list[str] = []
     with blame(seed, actions):
         process_wide = random.getstate()
+        make(game_id, seed)  # imports the game's modules, some of which draw from the process-wide RNG
+        random.setstate(process_wide)
         game = make(game_id, seed)
         while snapshot(game, seed, actions)[0] is not None:
             if len(actions) == game.spec.max_turns:

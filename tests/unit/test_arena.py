@@ -61,7 +61,7 @@ def test_score_is_the_mean_over_pairs_with_its_interval() -> None:
     assert score.num_pairs == 4
 
 
-def test_the_advantage_of_a_role_widens_no_interval() -> None:
+def test_the_advantage_of_a_role_does_not_widen_the_interval() -> None:
     score = paired_score(pair(0, (1.0, -1.0)) + pair(1, (1.0, -1.0)) + pair(2, (1.0, -1.0)))
     assert (score.mean, score.ci95, score.num_pairs) == (0.0, 0.0, 3)
 
@@ -75,7 +75,7 @@ def test_a_pair_with_a_void_episode_is_left_out(void: tuple[bool, bool]) -> None
     assert score.ci95 == pytest.approx(0.49, abs=1e-9)
 
 
-def test_one_pair_tells_nothing_about_the_spread() -> None:
+def test_one_pair_has_no_interval() -> None:
     score = paired_score(pair(0, (1.0, 0.0)))
     assert (score.mean, score.num_pairs) == (0.5, 1)
     assert score.ci95 is None

@@ -102,10 +102,10 @@ def test_help_of_train_lists_every_key_with_its_default_and_description(
     for key, default, _ in describe():
         assert (f"  {key} = {default}" if default else f"  {key}") in lines
     at = lines.index("  rollout.max_tokens = 256")
-    assert lines[at + 1].strip() == "Most tokens of one completion."
+    assert lines[at + 1].strip() == "Maximum number of tokens in a completion."
 
 
-def test_doctor_says_whether_a_run_can_start(
+def test_doctor_reports_whether_a_run_can_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = spiral(monkeypatch, "doctor")
@@ -115,7 +115,7 @@ def test_doctor_says_whether_a_run_can_start(
     assert "cores" in out
 
 
-def test_doctor_finds_missing_packages_and_shows_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_missing_packages_and_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 

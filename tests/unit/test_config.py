@@ -69,17 +69,17 @@ def test_the_run_directory_is_dir_and_name(config_file: Path) -> None:
         ("games.0.wieght=2", "games.0.wieght", "games.weight"),
     ],
 )
-def test_a_misspelt_key_names_the_near_miss(config_file: Path, override: str, unknown: str, meant: str) -> None:
+def test_a_misspelled_key_names_the_nearest_key(config_file: Path, override: str, unknown: str, meant: str) -> None:
     message = complaint(config_file, override)
     assert f"unknown key {unknown!r}; did you mean {meant!r}?" in message
 
 
-def test_a_misspelt_key_in_the_file_names_file_and_near_miss(config_file: Path) -> None:
+def test_a_misspelled_key_in_the_file_names_the_file_and_the_nearest_key(config_file: Path) -> None:
     config_file.write_text(MINIMAL + "evla: {every: 3}\n")
     assert complaint(config_file) == f"config {config_file}: unknown key 'evla'; did you mean 'eval'?"
 
 
-def test_an_unknown_key_that_is_near_nothing_points_to_the_help(config_file: Path) -> None:
+def test_an_unknown_key_without_a_similar_one_refers_to_help(config_file: Path) -> None:
     assert "unknown key 'zzzzzz'; see `spiral train --help`" in complaint(config_file, "zzzzzz=1")
 
 
@@ -125,7 +125,7 @@ def test_a_truncating_sampler_is_refused_and_says_why(config_file: Path, overrid
     assert "the importance ratio would be wrong" in message
 
 
-def test_a_game_that_is_named_twice_is_refused(config_file: Path) -> None:
+def test_a_duplicate_game_is_refused(config_file: Path) -> None:
     message = complaint(config_file, "games=[{id: kuhn_poker}, {id: kuhn_poker, weight: 2}]")
     assert "games: each id once, got ['kuhn_poker', 'kuhn_poker']" in message
 
@@ -168,7 +168,7 @@ def test_an_override_reads_numbers(config_file: Path, text: str, value: float) -
     assert load_config(config_file, [f"learner.learning_rate={text}"]).learner.learning_rate == value
 
 
-def test_a_whole_number_with_exponent_is_an_integer_where_one_is_wanted(config_file: Path) -> None:
+def test_an_integer_may_be_written_with_an_exponent(config_file: Path) -> None:
     assert load_config(config_file, ["steps=1e3"]).steps == 1000
 
 
@@ -204,7 +204,7 @@ def test_an_override_replaces_an_item_of_the_list_of_games(config_file: Path) ->
     assert load_config(config_file, ["games.0={id: textarena/TicTacToe-v0}"]).games[0].id == "textarena/TicTacToe-v0"
 
 
-def test_the_last_override_counts(config_file: Path) -> None:
+def test_the_last_override_wins(config_file: Path) -> None:
     assert load_config(config_file, ["steps=7", "steps=9"]).steps == 9
 
 

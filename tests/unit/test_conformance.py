@@ -2,6 +2,8 @@
 
 import copy
 import random
+import subprocess
+import sys
 from typing import ClassVar, Self
 
 import pytest
@@ -186,6 +188,11 @@ def test_a_planted_fault_is_found(game: type[Game], fault: str) -> None:
     found = faults_of(game)
     assert fault in found
     assert "seed" in found and "actions" in found  # enough to reproduce it
+
+
+def test_a_library_that_draws_while_it_is_imported_is_no_fault() -> None:
+    code = "from spiral import check; assert check(['textarena/ConnectFour-v0']) == {'textarena/ConnectFour-v0': []}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_a_game_that_hangs_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

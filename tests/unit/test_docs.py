@@ -17,7 +17,7 @@ PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_are_not_broken(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
         assert target.startswith("https://") or (path.parent / target).exists(), target
@@ -34,7 +34,7 @@ def test_games_page_counts_the_games() -> None:
         assert line in page
 
 
-def test_games_page_gives_the_reason_for_every_game_that_was_left_out() -> None:
+def test_games_page_gives_the_reason_for_every_unsupported_game() -> None:
     page = " ".join((ROOT / "docs/games.md").read_text().split())
     for name, reason in refused().items():
         assert re.search(rf"\b{re.escape(name.partition('-')[0])}\b", page), name

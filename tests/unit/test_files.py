@@ -78,7 +78,7 @@ def test_a_number_that_is_not_finite_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rest", ['{"step": 2, "train/lo', '{"step": 2}', "{"])
-def test_a_half_written_last_line_is_no_row(tmp_path: Path, rest: str) -> None:
+def test_an_incomplete_last_line_is_not_a_row(tmp_path: Path, rest: str) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n' + rest)
     assert MetricsFile(tmp_path).read() == [{"step": 0}, {"step": 1}]
 
@@ -91,7 +91,7 @@ def test_truncate_drops_later_rows(tmp_path: Path) -> None:
     assert file.read() == [{"step": 0}, {"step": 1}, {"step": 2}]
 
 
-def test_truncate_and_append_after_a_half_written_line(tmp_path: Path) -> None:
+def test_truncate_and_append_after_an_incomplete_line(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n{"st')
     file = MetricsFile(tmp_path)
     file.truncate(1)
@@ -130,7 +130,7 @@ def test_episodes_are_read_back_as_equal_objects(tmp_path: Path) -> None:
     assert list(EpisodeFiles(tmp_path).read(12)) == written
 
 
-def test_episodes_of_a_step_have_a_file_of_their_own(tmp_path: Path) -> None:
+def test_each_step_has_its_own_episode_file(tmp_path: Path) -> None:
     files = EpisodeFiles(tmp_path)
     files.write(12, [episode(2, (turn(),)), episode(3, (turn(),))])
     (path,) = (tmp_path / "episodes").iterdir()
@@ -149,7 +149,7 @@ def test_a_directory_without_episodes_has_no_steps(tmp_path: Path) -> None:
     assert EpisodeFiles(tmp_path / "none").steps() == []
 
 
-def test_a_step_that_is_written_again_is_replaced(tmp_path: Path) -> None:
+def test_writing_a_step_again_replaces_it(tmp_path: Path) -> None:
     files = EpisodeFiles(tmp_path)
     files.write(1, [episode(0, (turn(),)), episode(1, (turn(),))])
     files.write(1, [episode(5, (turn(),))])

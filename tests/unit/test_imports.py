@@ -33,7 +33,7 @@ def test_a_light_import_stays_light(code: str) -> None:
     assert heavy_after(code) == []
 
 
-def test_the_check_for_heavy_modules_sees_one() -> None:
+def test_the_check_detects_a_heavy_module() -> None:
     assert heavy_after("import types; sys.modules['ray'] = types.ModuleType('ray')") == ["ray"]
 
 
@@ -42,7 +42,7 @@ def test_the_check_for_heavy_modules_sees_one() -> None:
     [[sys.executable, "-c", "import spiral"], [str(SPIRAL), "--help"]],
     ids=["import spiral", "spiral --help"],
 )
-def test_it_is_fast(command: list[str]) -> None:
+def test_startup_is_fast(command: list[str]) -> None:
     best_s = float("inf")
     for _ in range(3):
         start = time.perf_counter()

@@ -49,7 +49,7 @@ def config(name: str = "builtin/tiny") -> Config:
         ("one/two/three", "model 'one/two/three': no such directory"),
     ],
 )
-def test_a_name_that_names_no_model_is_refused(name: str, text: str) -> None:
+def test_an_unknown_model_name_is_refused(name: str, text: str) -> None:
     with pytest.raises(UserError) as caught:
         models.check_available(name)
     assert str(caught.value).startswith(text)
@@ -60,7 +60,7 @@ def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
         models.check_available(str(tmp_path))
 
 
-def test_a_directory_with_config_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_directory_with_config_is_used_unchanged(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert models.resolve(config(str(tmp_path))) == tmp_path
 
@@ -90,7 +90,7 @@ def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("game_id", ["kuhn_poker", "textarena/TicTacToe-v0"])
-def test_examples_are_legal_play_of_whole_matches(game_id: str) -> None:
+def test_examples_are_legal_play_of_complete_matches(game_id: str) -> None:
     examples = iter(warmup.random_play([game_id], 40))
     for seed in range(40):
         game = make(game_id, seed)
@@ -110,7 +110,7 @@ def test_a_few_examples_show_why_an_answer_was_refused() -> None:
     assert all("is not one of: " in error for error in errors)
 
 
-def test_examples_are_the_same_every_time() -> None:
+def test_examples_are_deterministic() -> None:
     assert warmup.random_play(["kuhn_poker"], 20) == warmup.random_play(["kuhn_poker"], 20)
 
 
@@ -121,7 +121,7 @@ def test_every_game_is_played_equally_often() -> None:
     assert {e.spec.id for e in together} == {"kuhn_poker", "textarena/TicTacToe-v0"}
 
 
-def test_a_game_that_lists_no_actions_cannot_warm_a_model_up() -> None:
+def test_a_game_without_listed_actions_cannot_be_used_for_warmup() -> None:
     with pytest.raises(
         UserError, match="builtin/tiny cannot be warmed up on .*FreeText: it does not list its legal actions"
     ):
@@ -131,7 +131,7 @@ def test_a_game_that_lists_no_actions_cannot_warm_a_model_up() -> None:
 # --- building --------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_whose_build_fails_is_absent(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail(directory: Path) -> None:
         (directory / "half").write_text("x")
         raise OSError("disk full")
@@ -141,9 +141,7 @@ def test_a_model_whose_build_fails_is_absent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tiny_model_is_built_once_and_then_taken_from_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tiny_model_is_built_once_and_then_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIRAL_CACHE", str(tmp_path))
     monkeypatch.setattr(warmup, "NUM_MATCHES", 5)
     monkeypatch.setattr(warmup, "BATCH_SIZE", 4)

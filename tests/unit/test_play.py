@@ -174,13 +174,13 @@ def test_tic_tac_toe_can_be_drawn() -> None:
     assert (episode.returns, episode.end_reason) == ((0.0, 0.0), "finished")
 
 
-def test_a_turn_holds_what_was_seen_and_said() -> None:
+def test_a_turn_holds_observation_and_answer() -> None:
     turn = run(here(Counting), Scripted("up", "up"), Scripted("up")).turns[1]
     assert (turn.role, turn.observation, turn.text, turn.action) == (1, "count 1", "I say up", "up")
     assert (turn.legal, turn.error, turn.prompt_ids, turn.completion) == (True, None, (), None)
 
 
-def test_a_turn_holds_the_tokens_of_a_player_that_has_some() -> None:
+def test_a_turn_holds_the_tokens_of_a_language_model() -> None:
     completion = Completion(token_ids=(4,), logprobs=(-0.5,), finish_reason="stop", min_version=2, max_version=3)
 
     class Model:
@@ -231,19 +231,19 @@ def test_too_many_illegal_actions_are_a_forfeit(role: int, returns: tuple[float,
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-def test_an_illegal_action_is_tried_again_as_often_as_configured(retries: int) -> None:
+def test_illegal_actions_are_retried_as_often_as_configured(retries: int) -> None:
     player = Scripted(*["down"] * 9)
     assert run(here(Counting), player, Scripted(), retries=retries).end_reason == "forfeit"
     assert len(player.seen) == 1 + retries
 
 
-def test_each_turn_has_retries_of_its_own() -> None:
+def test_every_turn_has_its_own_retries() -> None:
     episode = run(here(Counting), Scripted("down", "up", "down", "up"), Scripted("down", "up"))
     assert episode.end_reason == "finished"
     assert [turn.legal for turn in episode.turns] == [False, True] * 3
 
 
-def test_an_answer_without_an_action_is_illegal_and_says_so() -> None:
+def test_an_answer_without_an_action_is_illegal() -> None:
     first = Scripted(None, "up", "up")
     turn = run(here(Counting), first, Scripted("up")).turns[0]
     assert (turn.action, turn.legal, turn.error) == (None, False, "no action could be read from it.")

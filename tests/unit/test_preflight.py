@@ -68,7 +68,7 @@ def complaint(tree: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_a_good_config_passes_and_makes_nothing(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_valid_config_passes_without_side_effects(tree: dict[str, Any], tmp_path: Path) -> None:
     check(tree)
     assert list(tmp_path.iterdir()) == []
 
@@ -76,7 +76,7 @@ def test_a_good_config_passes_and_makes_nothing(tree: dict[str, Any], tmp_path: 
 # --- run directory ---------------------------------------------------------------------------------------------------
 
 
-def test_an_existing_run_directory_is_refused_and_says_how_to_go_on(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_an_existing_run_directory_is_refused_with_a_hint(tree: dict[str, Any], tmp_path: Path) -> None:
     run_dir = tmp_path / "deep" / "runs" / "new"
     run_dir.mkdir(parents=True)
     message = complaint(tree)
@@ -109,7 +109,7 @@ def test_a_run_directory_below_a_file_is_refused(tree: dict[str, Any], tmp_path:
     ("game_id", "text"),
     [
         ("kuhn_pokr", "unknown game 'kuhn_pokr'; did you mean 'kuhn_poker'?"),
-        ("textarena/TicTacTo-v0", "did you mean textarena/TicTacToe-v0?"),
+        ("textarena/TicTacTo-v0", "TextArena 0.7.4 has no game 'TicTacTo-v0'; did you mean 'TicTacToe-v0'?"),
         ("no_such_module:Chess", "game 'no_such_module:Chess' cannot be imported"),
     ],
 )
@@ -120,7 +120,10 @@ def test_a_bad_game_id_is_refused(tree: dict[str, Any], game_id: str, text: str)
 
 def test_a_random_opponent_needs_a_game_that_lists_its_actions(tree: dict[str, Any], model_dir: Path) -> None:
     tree |= {"games": [{"id": FREE_TEXT}], "model": {"name": str(model_dir)}}
-    assert complaint(tree) == f"eval.opponents: player 'random' cannot play {FREE_TEXT}; scripts that can: none"
+    assert complaint(tree) == (
+        f"eval.opponents: player 'random' cannot play {FREE_TEXT}: the game does not list its legal actions; "
+        "players that can: none"
+    )
 
 
 @pytest.mark.parametrize("evaluation", [{"every": 0}, {"opponents": []}])
@@ -138,7 +141,9 @@ def test_the_tiny_model_needs_games_that_list_their_actions(tree: dict[str, Any]
 
 def test_an_unknown_opponent_is_refused(tree: dict[str, Any]) -> None:
     tree["eval"] = {"opponents": ["random", "stockfish"]}
-    assert complaint(tree) == "eval.opponents: unknown player 'stockfish'; known: random, perfect, mcts:NUMBER"
+    assert complaint(tree) == (
+        "eval.opponents: unknown player 'stockfish'; known: mcts, perfect, random. Another form: module:attribute"
+    )
 
 
 def test_games_that_can_be_enumerated_are_found(tree: dict[str, Any]) -> None:
@@ -167,7 +172,7 @@ def test_enough_gpus_pass(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     check(tree | {"learner": {"gpus": 1}, "generators": {"gpus": 1, "max_model_len": 512}})
 
 
-def test_a_cluster_is_not_judged_by_this_machine(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_a_cluster_are_not_checked_here(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check(tree | {"generators": {"gpus": 1, "max_model_len": 512}})
 
@@ -188,7 +193,7 @@ def test_visible_gpus_are_counted(visible: str, count: int, monkeypatch: pytest.
         ("builtin/huge", "model 'builtin/huge' does not exist; built in are builtin/tiny and builtin/smollm2"),
     ],
 )
-def test_a_model_that_is_not_there_is_refused(tree: dict[str, Any], name: str, text: str) -> None:
+def test_a_missing_model_is_refused(tree: dict[str, Any], name: str, text: str) -> None:
     tree["model"] = {"name": name}
     assert complaint(tree).startswith(text)
 
@@ -237,3 +242,27 @@ def test_nash_conv_of_a_format_that_reasons_first_is_refused(tree: dict[str, Any
 def test_the_tiny_models_context_is_known(tree: dict[str, Any]) -> None:
     tree["generators"] = {"max_model_len": 1025}
     assert complaint(tree).startswith("builtin/tiny has a context of 1024 tokens")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "name"),
+    [
+        ("learner", "loss", "no_such_module:loss"),
+        ("learner", "advantage", "grpo"),
+        ("rollout", "prompt", "no_such_module:prompt"),
+        ("monitor", "sinks", "no_such_module:Sink"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_named(tree: dict[str, Any], section: str, key: str, name: str) -> None:
+    tree.setdefault(section, {})[key] = [name] if key == "sinks" else name
+    text = complaint(tree)
+    assert f"{section}.{key}" in text
+    assert repr(name) in text
+    assert "\n" not in text
+
+
+def test_packages_that_break_vllm_are_named_with_the_command(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spiral.preflight.packages_that_break_vllm", lambda: ["torchvision", "torchaudio"])
+    assert complaint(tree).endswith("pip uninstall --yes torchvision torchaudio")

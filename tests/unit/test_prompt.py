@@ -67,7 +67,7 @@ def later_prompt(
 
 @pytest.mark.parametrize("answer_format", FORMATS)
 @pytest.mark.parametrize("action", ["4", "fold", "a2 a4", "move 3, 4", "-1", "caf\u00e9"])
-def test_a_formatted_answer_is_read_back(answer_format: AnswerFormat, action: str) -> None:
+def test_a_formatted_answer_is_parsed(answer_format: AnswerFormat, action: str) -> None:
     assert parse_action(format_answer(action, answer_format), answer_format) == action
 
 
@@ -133,11 +133,11 @@ def test_a_box_inside_a_box_is_the_last_one() -> None:
     assert parse_action(r"\boxed{a \boxed{call}}", "boxed") == "call"
 
 
-def test_a_box_that_is_cut_off_leaves_the_one_before() -> None:
+def test_a_truncated_box_falls_back_to_the_previous_one() -> None:
     assert parse_action(r"\boxed{call} and then \boxed{fo", "boxed") == "call"
 
 
-def test_a_tag_that_is_cut_off_leaves_the_one_before() -> None:
+def test_a_truncated_tag_falls_back_to_the_previous_one() -> None:
     assert parse_action("<answer>call</answer> and then <answer>fo", "tag") == "call"
 
 
@@ -154,7 +154,7 @@ def test_nested_brackets_hold_the_inner_one() -> None:
     assert parse_action("[[4]]", "bracket") == "4"
 
 
-def test_raw_takes_all_of_it_without_the_blanks_around() -> None:
+def test_raw_is_the_stripped_text() -> None:
     assert parse_action("\n I call [4] \n", "raw") == "I call [4]"
 
 
@@ -172,7 +172,7 @@ def test_a_degenerate_completion_is_parsed_in_linear_time() -> None:
     ("answer_format", "hint"),
     [("boxed", "\\boxed{}"), ("bracket", "square brackets"), ("tag", "<answer>"), ("raw", "else")],
 )
-def test_a_message_holds_rules_view_and_how_to_answer(answer_format: AnswerFormat, hint: str) -> None:
+def test_a_message_holds_rules_observation_and_instruction(answer_format: AnswerFormat, hint: str) -> None:
     rules, view, instruction = message("You hold the king.", answer_format).split("\n")
     assert (rules, view) == ("Call or fold.", "You hold the king.")
     assert hint in instruction
@@ -184,7 +184,7 @@ def test_a_message_shows_why_the_last_answer_was_refused() -> None:
     assert len(lines) == 4
 
 
-def test_a_game_without_rules_leaves_no_empty_line() -> None:
+def test_a_game_without_rules_adds_no_empty_line() -> None:
     spec = GameSpec(id="x", title="X", rules="", max_turns=1, max_return=1.0)
     assert message("view", spec=spec).startswith("view\n")
 
@@ -209,7 +209,7 @@ def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTra
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_later_prompt_extends_what_was_said_token_for_token(tokenizer: PreTrainedTokenizerFast, closed: bool) -> None:
+def test_a_later_prompt_extends_the_earlier_tokens(tokenizer: PreTrainedTokenizerFast, closed: bool) -> None:
     prompter = prompter_for(tokenizer)
     first = first_prompt(prompter, "You hold the king.")
     so_far = first + (prompter.answer_ids("call") if closed else prompter.answer_ids("call")[:-1])
@@ -223,7 +223,9 @@ def test_a_later_prompt_extends_what_was_said_token_for_token(tokenizer: PreTrai
     )
 
 
-def test_a_template_that_drops_old_reasoning_does_not_change_what_was_said(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_drops_reasoning_does_not_change_the_chat(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     tokenizer.chat_template = TEMPLATE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     prompter = prompter_for(tokenizer)
     so_far = first_prompt(prompter, "view") + tuple(tokenizer.encode("<think>hm</think>call<|im_end|>"))

@@ -118,7 +118,7 @@ def test_without_a_terminal_every_step_is_one_line_of_names_and_values() -> None
     assert "tok/s 12,346" in second
 
 
-def test_a_value_that_is_not_measured_at_a_step_stays() -> None:
+def test_a_value_is_shown_until_it_is_measured_again() -> None:
     console, out = plain_console()
     with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
         dashboard.row(FIRST)
@@ -133,7 +133,7 @@ def test_a_value_that_was_never_measured_is_a_dash() -> None:
     assert "NashConv -" in out.getvalue()
 
 
-def test_columns_follow_the_evaluations_that_are_made() -> None:
+def test_columns_follow_the_configured_evaluations() -> None:
     config = CONFIG.model_copy(update={"eval": CONFIG.eval.model_copy(update={"every": 0})})
     console, out = plain_console()
     with live(Dashboard(config, ["kuhn_poker"], 0, console)) as dashboard:
@@ -151,7 +151,7 @@ def test_the_time_left_is_unknown_at_first_and_zero_at_the_end() -> None:
     assert re.findall(r"left (\S+)", text) == ["-", "0:00"]
 
 
-def test_a_line_that_is_said_is_shown_as_it_is() -> None:
+def test_messages_are_printed_verbatim() -> None:
     console, out = plain_console(width=40)
     with live(Dashboard(CONFIG, [], 0, console)) as dashboard:
         dashboard.say("resumed from runs/[v2] quickstart/checkpoints/step_000100")
@@ -250,7 +250,7 @@ def matches_in(text: str) -> list[int]:
     return [int(found) for found in re.findall(r"match (\d+) ·", text)]
 
 
-def test_replay_shows_views_answers_errors_and_the_end(run_dir: Path) -> None:
+def test_replay_shows_observations_answers_errors_and_result(run_dir: Path) -> None:
     text = shown(run_dir, step=1)
     assert "step 1 · match 0 · kuhn_poker · seed 77" in text
     assert "turn 0, player 0 (policy) sees\nYou hold the king [K].\nwrites [bet]\n" in text
@@ -268,12 +268,12 @@ def test_replay_shows_the_newest_step_by_default(run_dir: Path) -> None:
     assert matches_in(shown(run_dir)) == [3, 4, 5]
 
 
-def test_replay_shows_as_many_as_asked_for(run_dir: Path) -> None:
+def test_replay_shows_the_requested_number_of_episodes(run_dir: Path) -> None:
     assert matches_in(shown(run_dir, count=1)) == [3]
     assert matches_in(shown(run_dir, count=9)) == [3, 4, 5, 6]
 
 
-def test_replay_shows_one_game_alone(run_dir: Path) -> None:
+def test_replay_can_be_limited_to_one_game(run_dir: Path) -> None:
     assert matches_in(shown(run_dir, game="textarena/TicTacToe-v0")) == [4]
 
 
@@ -282,11 +282,11 @@ def test_replay_of_a_directory_without_episodes_is_a_user_error(tmp_path: Path) 
         shown(tmp_path / "none")
 
 
-def test_replay_of_a_step_that_was_not_played_names_the_steps_there_are(run_dir: Path) -> None:
+def test_replay_of_an_unknown_step_names_the_existing_ones(run_dir: Path) -> None:
     with pytest.raises(UserError, match="has no episodes of step 7; it has steps 1 to 2"):
         shown(run_dir, step=7)
 
 
-def test_replay_of_a_game_that_was_not_played_names_the_games_there_are(run_dir: Path) -> None:
+def test_replay_of_an_unknown_game_names_the_existing_ones(run_dir: Path) -> None:
     with pytest.raises(UserError, match="has no episode of 'chess'; it has kuhn_poker, textarena/TicTacToe-v0"):
         shown(run_dir, game="chess")

@@ -20,7 +20,7 @@ def restarted(schedule: Schedule) -> Schedule:
     return fresh
 
 
-def test_match_k_depends_on_nothing_but_seed_and_k() -> None:
+def test_match_k_depends_only_on_seed_and_k() -> None:
     one, other = Schedule(5, GAMES), Schedule(5, GAMES)
     one.issue(10)
     one.done([3])
@@ -40,7 +40,7 @@ def test_other_seeds_give_other_matches() -> None:
     assert [Schedule(5, GAMES).match(k).seed for k in range(8)] != [Schedule(6, GAMES).match(k).seed for k in range(8)]
 
 
-def test_matches_of_a_run_have_seeds_of_their_own() -> None:
+def test_every_match_of_a_run_has_its_own_seed() -> None:
     schedule = Schedule(5, GAMES)
     assert len({schedule.match(k).seed for k in range(200)}) == 200
 
@@ -57,14 +57,14 @@ def test_numbers_are_issued_in_order_without_gaps() -> None:
     assert (ids(schedule, 3), ids(schedule, 2)) == ([0, 1, 2], [3, 4])
 
 
-def test_state_holds_what_is_issued_and_not_done() -> None:
+def test_state_holds_the_matches_issued_and_not_done() -> None:
     schedule = Schedule(5, GAMES)
     schedule.issue(5)
     schedule.done([0, 2, 3])
     assert schedule.state_dict() == {"next": 5, "open": [1, 4]}
 
 
-def test_after_a_restart_what_was_not_done_comes_first() -> None:
+def test_after_a_restart_unfinished_matches_come_first() -> None:
     schedule = Schedule(5, GAMES)
     schedule.issue(6)
     schedule.done([0, 1, 4])
@@ -78,7 +78,7 @@ def test_after_a_restart_small_batches_empty_the_backlog_first() -> None:
     assert [ids(again, 2) for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_a_second_restart_keeps_what_was_not_issued_again() -> None:
+def test_a_second_restart_keeps_matches_not_yet_reissued() -> None:
     schedule = Schedule(5, GAMES)
     schedule.issue(5)
     once = restarted(schedule)

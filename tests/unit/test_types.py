@@ -36,7 +36,7 @@ def sample(**changed: object) -> TrainingSample:
 
 
 @pytest.mark.parametrize("returns", [(1.0, -1.0), (-0.5, 0.5), (0.0, 0.0)])
-def test_episode_takes_zero_sum_returns(returns: tuple[float, float]) -> None:
+def test_episode_accepts_zero_sum_returns(returns: tuple[float, float]) -> None:
     assert episode(returns).returns == returns
 
 
@@ -45,7 +45,7 @@ def test_episode_refuses_returns_that_do_not_sum_to_zero_and_names_the_match() -
         episode((1.0, 0.0))
 
 
-def test_episode_takes_a_rounding_error_in_the_sum() -> None:
+def test_episode_tolerates_a_rounding_error_in_the_sum() -> None:
     assert episode((0.1 + 0.2, -0.3)).returns == (0.30000000000000004, -0.3)
 
 
@@ -70,7 +70,7 @@ def test_sample_needs_fields_of_one_length(field: str) -> None:
         sample(**{field: (1, 1, 1)})
 
 
-def test_sample_of_equal_lengths_is_taken() -> None:
+def test_sample_with_equal_lengths_is_accepted() -> None:
     assert sample().advantages == (0.0, 1.0)
 
 
@@ -101,7 +101,7 @@ def test_values_cannot_be_changed(value: object, field: str) -> None:
         setattr(value, field, 1)
 
 
-def test_types_have_no_room_for_further_attributes() -> None:
+def test_types_have_no_other_attributes() -> None:
     assert not hasattr(MATCH, "__dict__")
     assert not hasattr(sample(), "__dict__")
 

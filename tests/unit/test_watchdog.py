@@ -8,7 +8,7 @@ from spiral.monitor.watchdog import Watchdog
 CALM = {"train/rho_mean": 1.0, "train/kl": 0.1, "train/entropy": 0.5, "train/logprob_diff_max": 1e-5}
 
 
-def test_a_calm_run_gives_no_alarm() -> None:
+def test_a_healthy_run_gives_no_alarm() -> None:
     assert list(Watchdog(AlarmsConfig()).look({"step": 1, **CALM})) == []
 
 
@@ -26,7 +26,7 @@ def test_a_row_without_training_gives_no_alarm() -> None:
         ("train/logprob_diff_max", 1.5, "alarm: train/logprob_diff_max is 1.5 at step 7, above 1; sampler and learner"),
     ],
 )
-def test_a_level_that_is_passed_is_said_once(key: str, value: float, text: str) -> None:
+def test_a_metric_outside_its_range_is_reported_once(key: str, value: float, text: str) -> None:
     watchdog = Watchdog(AlarmsConfig())
     (warning,) = watchdog.look({"step": 7, **CALM, key: value})
     assert warning.startswith(text)
