@@ -51,7 +51,7 @@ train: venv
 	$(BIN)/spiral train configs/quickstart.yaml
 
 test: venv
-	$(BIN)/python -m pytest tests -m "not integration and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not integration and not gpu" -n auto
 	$(BIN)/python -m pytest tests -m "integration and not gpu"
 
 lint: venv

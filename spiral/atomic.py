@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 
 @contextmanager
@@ -19,11 +20,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: Path, *, durable: bool = False, keep_existing: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: Path, *, if_exists: Literal["fail", "replace", "keep"] = "fail", durable: bool = False
+) -> Iterator[Path]:
     """Yield an empty directory beside `path`; move it to `path` when the block ends without an exception.
 
-    A directory that is at `path` by then is replaced, or with `keep_existing` (equal contents from another process)
-    kept. `durable` forces the contents to disk before the rename, so that the rename never reaches the disk first.
+    If there are files at `path` by then, the rename fails with OSError; `replace` removes them first, and `keep` leaves
+    them (equal contents from another process). `durable` forces the contents to disk before the rename, so that the
+    rename never reaches the disk first.
     """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may build the same directory
     shutil.rmtree(aside, ignore_errors=True)
@@ -33,9 +37,10 @@ def atomic_directory(path: Path, *, durable: bool = False, keep_existing: bool =
         if durable:
             for written in [*aside.rglob("*"), aside]:
                 _fsync(written)
-        if keep_existing and path.exists():
+        if if_exists == "keep" and path.exists():
             return
-        shutil.rmtree(path, ignore_errors=True)
+        if if_exists == "replace":
+            shutil.rmtree(path, ignore_errors=True)
         aside.rename(path)
         if durable:
             _fsync(path.parent)

@@ -42,8 +42,10 @@ def load_plugin(group: str, name: str, what: str) -> Any:
     raise ValueError(f"unknown {what} {name!r}; {did_you_mean(name, registered(group))} Another form: module:attribute")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the nearest of `known`, or the list of what is known."""
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """`did you mean 'x'?` for the nearest of `known`; if none is near, `otherwise`, by default the list of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}."
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return otherwise or f"known: {', '.join(known) or 'none'}."

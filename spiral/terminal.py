@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -33,7 +34,8 @@ def play(game_id: str, against: str, role: int, seed: int | None) -> int:
     seed = random.SystemRandom().getrandbits(31) if seed is None else seed
     game = make(game_id, seed)
     model: PlayableModel | None = None
-    if is_script(against):
+    is_a_model = not is_script(against) and ("/" in against or Path(against).exists())
+    if not is_a_model:
         try:
             require_playable(against, game_id, game)
         except ValueError as error:

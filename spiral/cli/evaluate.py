@@ -46,7 +46,7 @@ def _table(model: str, result: "Evaluation") -> "Table":
     from rich.table import Table
 
     table = Table(title=model, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in ("game", "measure", "value", "illegal", "forfeits"):
+    for name in ("game", "measure", "value", "illegal", "forfeit"):
         table.add_column(name, justify="left" if name in ("game", "measure") else "right", no_wrap=True)
     for game in result.games():
         nash_conv = result.nash_conv(game)
@@ -57,5 +57,5 @@ def _table(model: str, result: "Evaluation") -> "Table":
             score, key = result.score(game, opponent), f"eval/{game}/vs_{opponent}"
             interval = "" if score.ci95 is None else f" ± {score.ci95:.3f}"
             rates = [f"{result.metrics[f'{key}/{rate}']:.1%}" for rate in ("illegal_rate", "forfeit_rate")]
-            table.add_row(game, f"score against {opponent}", f"{score.mean:+.3f}{interval}", *rates)
+            table.add_row(game, f"score vs {opponent}", f"{score.mean:+.3f}{interval}", *rates)
     return table

@@ -143,8 +143,8 @@ def _explain(error: ValidationError) -> str:
         known = {key.replace("[]", "") for key, _, _ in describe()}
         sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
         plain = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-        hint = did_you_mean(plain, sorted(known | sections))
-        message = f"unknown key {where!r}; {hint if hint.startswith('did') else 'see `spiral train --help`'}"
+        hint = did_you_mean(plain, sorted(known | sections), otherwise="see `spiral train --help`")
+        message = f"unknown key {where!r}; {hint}"
     elif first["type"] == "missing":
         message = f"{where!r} is missing"
     else:

@@ -19,6 +19,6 @@ def build_once(directory: Path, write: Callable[[Path], None]) -> Path:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        with atomic_directory(directory, keep_existing=True) as aside:
+        with atomic_directory(directory, if_exists="keep") as aside:
             write(aside)
     return directory

@@ -67,7 +67,7 @@ def start(*arguments: str, cwd: Path = ROOT, environment: Mapping[str, str] | No
     )
 
 
-def wait_for_step(run_dir: Path, process: subprocess.Popen[str], step: int, limit_s: float = 200) -> None:
+def wait_for_step(run_dir: Path, process: subprocess.Popen[str], step: int, limit_s: float = 300) -> None:
     """Wait until the row of `step` is in metrics.jsonl."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from spiral.game.new_game import write
 from spiral.run import Run
 from tests.integration.conftest import ROOT, ok, rows, spiral, start, trained_matches, wait_for_step, wait_until_gone
@@ -46,7 +44,6 @@ def documented_overrides() -> list[str]:
     return shlex.split(found.group(1).replace("\\\n", " "))
 
 
-@pytest.mark.timeout(400)
 def test_plugins_train_together_and_survive_a_kill(tmp_path: Path) -> None:
     """Games from an installed package and from the working directory; the plug-ins as docs/extending.md has them."""
     package, site = tmp_path / "package", tmp_path / "site"

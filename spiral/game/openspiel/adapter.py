@@ -48,7 +48,7 @@ def supported_names() -> tuple[str, ...]:
 def load(name: str, **parameters: int | bool) -> Any:
     """OpenSpiel's game object, without terminal colours. Raises ValueError for a name that is not supported."""
     if name not in supported_names():
-        hint = plugins.did_you_mean(name, supported_names())
+        hint = plugins.did_you_mean(name, supported_names(), otherwise="`spiral games` lists them")
         raise ValueError(
             f"game openspiel/{name}: OpenSpiel has no sequential two-player zero-sum game {name!r}; {hint}"
         )

@@ -38,7 +38,7 @@ def save(
     """
     directory = _folder(run_dir) / f"step_{state['step']:06d}"
     _remove_leftovers(run_dir)
-    with atomic_directory(directory, durable=True) as temporary:
+    with atomic_directory(directory, if_exists="replace", durable=True) as temporary:
         write_learner(temporary)
         (temporary / CONFIG).write_text(config)
         written = sorted(path for path in temporary.rglob("*") if path.is_file())

@@ -38,7 +38,7 @@ def publish(write: Callable[[Path], None], num_bytes: int, directories: Sequence
     _remove(directories, r"v\d{6,}\.\d+\.tmp")  # left by a killed process
     directory = next((d for d in directories[:-1] if _free_bytes(d) > 3 * num_bytes), directories[-1])
     location = directory / f"v{version:06d}"
-    with full_disk_is_oserror(directory), atomic_directory(location) as temporary:
+    with full_disk_is_oserror(directory), atomic_directory(location, if_exists="replace") as temporary:
         write(temporary)
     # A higher version was left by a killed run that this one resumes from an earlier checkpoint.
     _remove(directories, r"v\d{6,}", lambda name: not version - 1 <= int(name[1:]) <= version)
