@@ -79,6 +79,8 @@ def evaluate(
     sampling settings; `overrides` (`key.path=value`) change them. Raises UserError and RunFailed.
     """
     settings = [f"seed={seed}", f"eval.pairs={pairs}", "eval.every=1", f"eval.opponents={json.dumps(list(opponents))}"]
+    for game in games:  # before a model is built for them
+        preflight.make_game(game)
     playable = models.open_model(str(model), games, [*settings, *overrides])
     config = playable.config
     if asks_for_reasoning(config.rollout.answer_format):

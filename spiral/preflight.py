@@ -6,7 +6,7 @@ import shutil
 from spiral import models
 from spiral.config import Config, UserError
 from spiral.evaluation.evaluator import exact_games
-from spiral.game import make, scripted
+from spiral.game import Game, make, scripted
 from spiral.machine import num_gpus, packages_that_break_vllm
 from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
@@ -50,10 +50,7 @@ def check_installation() -> None:
 def check_games(config: Config) -> None:
     """Raise UserError for a game that cannot be played, or an opponent that cannot play it."""
     for choice in config.games:
-        try:
-            game = make(choice.id, 0)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        game = make_game(choice.id)
         if config.model.name == models.TINY and game.legal_actions() is None:
             raise UserError(
                 f"{choice.id} does not list its legal actions, which the warm-up of {models.TINY} needs; choose "
@@ -64,6 +61,14 @@ def check_games(config: Config) -> None:
                 scripted.require_playable(opponent, choice.id, game)
             except ValueError as error:
                 raise UserError(f"eval.opponents: {error}") from error
+
+
+def make_game(game_id: str) -> Game:
+    """A match of a game. Raises UserError if there is no such game."""
+    try:
+        return make(game_id, 0)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def check_gpus(config: Config, *, with_learner: bool) -> None:
