@@ -71,10 +71,10 @@ class Generators:
         waiting, episodes = list(names), list[Episode]()
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
-            if time.monotonic() > deadline:
-                ready, waiting = ready + waiting, []
             for reference in ready:
                 episodes += self._waiter.get(names[reference], reference, HEARTBEAT_S, "return its matches")
+            if waiting and time.monotonic() > deadline:
+                raise self._waiter.late(names[waiting[0]], limit_s, "return its matches")
             if waiting:
                 progress(sum(self._waiter.get_all(self.call("num_in_flight"), HEARTBEAT_S, "answer")))
         return sorted(episodes, key=lambda episode: episode.match.id)

@@ -31,7 +31,7 @@ class Waiter:
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise self._late(names[waiting[0]], limit_s, action)
+                raise self.late(names[waiting[0]], limit_s, action)
             for reference in ready:
                 self.get(names[reference], reference, limit_s, action)
         return [ray.get(reference) for _, reference in calls]
@@ -46,7 +46,7 @@ class Waiter:
         try:
             return ray.get(reference, timeout=limit_s)
         except GetTimeoutError as error:
-            raise self._late(name, limit_s, action) from error
+            raise self.late(name, limit_s, action) from error
         except RayActorError as error:
             raise RunFailed(f"{name} died; its log: {log}\n{_tail(log)}") from error
         except RayTaskError as error:
@@ -58,7 +58,8 @@ class Waiter:
         """The file that holds what an actor prints."""
         return self.logs / f"{name}.log"
 
-    def _late(self, name: str, limit_s: float, action: str) -> RunFailed:
+    def late(self, name: str, limit_s: float, action: str) -> RunFailed:
+        """The error for an actor that exceeded a time limit."""
         return RunFailed(f"{name} did not {action} within {limit_s:.0f} s; its log: {self.log(name)}")
 
 
