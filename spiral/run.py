@@ -48,11 +48,6 @@ class Run:
             raise UserError(f"{self.directory} has no checkpoint yet")
         return newest
 
-    @property
-    def steps_with_episodes(self) -> list[int]:
-        """The steps whose episodes are on disk."""
-        return EpisodeFiles(self.directory).steps()
-
     def episodes(self, step: int | None = None) -> list[Episode]:
         """The episodes that `step` (default: the newest) trained on, in match-id order.
 
