@@ -34,8 +34,8 @@ from spiral import models
 from spiral.config import Config, LearnerConfig
 from spiral.learn.kernels.logprobs import token_stats
 from spiral.learn.learner import Learner
-from spiral.learn.samples import make_samples
-from spiral.monitor.files import EpisodeFiles
+from spiral.learn.samples import make_samples, score_turns
+from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 
 PACK_TOKENS = 2048
@@ -84,7 +84,7 @@ def compare_in(context: str, options: argparse.Namespace) -> tuple[list[str], fl
     model_dir = models.resolve(settings)
     episodes = recorded(options.episodes / context, options.matches)
     advantages = [[1.0 - 2.0 * turn.role for turn in episode.turns] for episode in episodes]
-    samples = make_samples(episodes, advantages, gamma=1.0, format_penalty=0.0)
+    samples = list(make_samples(score_turns(episodes, advantages, gamma=1.0, format_penalty=0.0)))
     turns = [turn for sample in samples for turn in turns_of(sample)]
     train_bare, bare_tokens = bare(settings, model_dir, samples)
     runs = {

@@ -1,10 +1,10 @@
 """The part of benchmarks/learner.py that trains Qwen3-4B, with random weights, on one GPU."""
 
-import random
 import statistics
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rivals import seconds
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from spiral.config import Config
 from spiral.learn.learner import Learner
-from spiral.learn.weights.publish import SHARED_MEMORY
+from spiral.storage.shared_memory import SHARED_MEMORY
 from spiral.types import Completion, Episode, Match, Turn
 
 PACK_TOKENS, SAMPLE_TOKENS = 8192, 1024
@@ -24,12 +24,16 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16,
 
 def scripted(num_samples: int, vocabulary: int) -> list[Episode]:
     """Episodes of two turns with SAMPLE_TOKENS tokens each, half of which are trained on."""
-    rng, half = random.Random(0), SAMPLE_TOKENS // 2
+    rng, half = np.random.default_rng(0), SAMPLE_TOKENS // 2
 
     def turn(role: int) -> Turn:
-        tokens = tuple(rng.randrange(vocabulary) for _ in range(SAMPLE_TOKENS))
+        tokens = rng.integers(vocabulary, size=SAMPLE_TOKENS, dtype=np.int32)
         completion = Completion(
-            token_ids=tokens[half:], logprobs=(-12.0,) * half, finish_reason="length", min_version=0, max_version=0
+            token_ids=tokens[half:],
+            logprobs=np.full(half, -12.0, np.float32),
+            finish_reason="length",
+            min_version=0,
+            max_version=0,
         )
         return Turn(
             role=role,

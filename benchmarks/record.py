@@ -15,9 +15,11 @@ from rich.progress import track
 
 from spiral import models
 from spiral.config import Config
-from spiral.monitor.files import EpisodeFiles
 from spiral.rollout.environment import engine_environment
-from spiral.rollout.generator import Generator
+from spiral.rollout.game_calls import GameCalls
+from spiral.rollout.play import play
+from spiral.rollout.sampler import Sampler
+from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode, Match
 
 # The untrained model's moves in TicTacToe are rarely legal: with more retries, matches last longer than one turn.
@@ -42,14 +44,24 @@ def config(game: str, context: str) -> Config:
     )
 
 
-async def play(settings: Config, matches: list[Match]) -> list[Episode]:
-    """The episodes of `matches`, played with a new engine."""
-    generator = Generator(0, settings, models.resolve(settings))
-    await generator.start()
+async def played(settings: Config, matches: list[Match]) -> list[Episode]:
+    """The episodes of `matches`, all played at the same time with a new engine."""
+    sampler, calls = Sampler.start(models.resolve(settings), settings, seed=0), GameCalls()
+    limits = settings.rollout
     try:
-        return await generator.play(matches)
+        playing = (
+            play(
+                match,
+                (sampler.player(), sampler.player()),
+                illegal_retries=limits.illegal_retries,
+                move_timeout_s=limits.move_timeout_s,
+                calls=calls,
+            )
+            for match in matches
+        )
+        return await asyncio.gather(*playing)
     finally:
-        generator._engine.shutdown()
+        sampler.engine.shutdown()
 
 
 def main() -> None:
@@ -64,7 +76,7 @@ def main() -> None:
         matches = [
             Match(id=first + i, game=game, seed=first + i, players=("policy", "policy")) for i in range(options.matches)
         ]
-        episodes = asyncio.run(play(settings, matches))
+        episodes = asyncio.run(played(settings, matches))
         (options.out / context).mkdir(parents=True, exist_ok=True)
         files = EpisodeFiles(options.out / context)
         files.write(1 + list(GAMES).index(game), episodes)

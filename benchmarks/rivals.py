@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
@@ -60,6 +61,7 @@ def padded(settings: Config, model_dir: Path, samples: list[TrainingSample]) -> 
                 for field in ("token_ids", "behavior_logprobs", "advantages", "loss_mask")
             )
             mask_BL = pad_sequence([torch.ones(len(s.token_ids)) for s in sequences], batch_first=True).to(device)
+            token_BL = token_BL.long()
             with mixed_precision(settings):
                 logits_BLV = model(input_ids=token_BL, attention_mask=mask_BL, use_cache=False).logits
             logprob_BLV = logits_BLV[:, :-1].float().log_softmax(-1)
@@ -87,7 +89,7 @@ def bare(settings: Config, model_dir: Path, samples: list[TrainingSample]) -> tu
     """Sequences of equal length without padding: (train, tokens trained on)."""
     model, step = plain_model(settings, model_dir)
     length = settings.learner.pack_tokens
-    tokens = torch.tensor([token for sample in samples for token in sample.token_ids])
+    tokens = torch.from_numpy(np.concatenate([sample.token_ids for sample in samples], dtype=np.int64))
     sequences = tokens[: len(tokens) // length * length].view(-1, 1, length)
     sequences = sequences.to(next(model.parameters()).device)
 
@@ -104,16 +106,16 @@ def bare(settings: Config, model_dir: Path, samples: list[TrainingSample]) -> tu
 def turns_of(sample: TrainingSample) -> list[TrainingSample]:
     """One sample per turn, with everything before the turn as its prompt."""
     turns = []
-    for segment in range(1 + max(sample.segment_ids)):
-        end = 1 + max(i for i, s in enumerate(sample.segment_ids) if s == segment)
-        mask = tuple(s == segment for s in sample.segment_ids[:end])
+    for segment in range(1 + sample.segment_ids.max()):
+        end = 1 + np.flatnonzero(sample.segment_ids == segment)[-1]
+        mask = sample.segment_ids[:end] == segment
         turns.append(
             dataclasses.replace(
                 sample,
                 token_ids=sample.token_ids[:end],
                 loss_mask=mask,
                 behavior_logprobs=sample.behavior_logprobs[:end],
-                segment_ids=tuple(0 if trained else -1 for trained in mask),
+                segment_ids=np.where(mask, 0, -1).astype(np.int32),
                 advantages=sample.advantages[:end],
             )
         )

@@ -5,15 +5,18 @@ import sys
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from spiral import models, preflight
 from spiral.cluster import running_generators
-from spiral.config import Config, UserError, load_config
+from spiral.config import Config, UserError, load_config, override
 from spiral.evaluation.evaluator import Evaluation, evaluate_policy
 from spiral.learn.weights import checkpoint
+from spiral.monitor.files import MetricsFile
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.run import Run
-from spiral.trainer import Stop, Trainer
+from spiral.stop import Stop
+from spiral.trainer import Trainer
 
 FIXED = (  # what a resumed run cannot change
     "seed",
@@ -47,8 +50,8 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = (), *, stop: Stop | N
     """
     run_dir = Path(run_dir)
     before = Run.open(run_dir).config
-    location = [f"run.dir={run_dir.absolute().parent}", f"run.name={run_dir.absolute().name}"]
-    config = load_config(run_dir / "config.yaml", [*location, *overrides])
+    location = {"run.dir": str(run_dir.absolute().parent), "run.name": run_dir.absolute().name}
+    config = override(load_config(run_dir / "config.yaml", overrides), location)
     for key in FIXED:
         if attrgetter(key)(before) != attrgetter(key)(config):
             raise UserError(f"{key} cannot change when a run is resumed; start a new run with `spiral train`")
@@ -56,10 +59,16 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = (), *, stop: Stop | N
     newest = checkpoint.newest_sound(run_dir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     if newest is None and checkpoint.list_checkpoints(run_dir):
         raise UserError(f"every checkpoint of {run_dir} is damaged; start a new run with `spiral train`")
-    if newest and checkpoint.read_state(newest)["step"] >= config.steps:
+    if newest and _is_done(run_dir, checkpoint.read_state(newest), config.steps):
         raise UserError(f"{run_dir} has done its {config.steps} steps; to train on: spiral resume {run_dir} steps=MORE")
     Trainer(config, models.resolve(config), newest, stop or Stop()).run()
     return Run.open(run_dir)
+
+
+def _is_done(run_dir: Path, state: dict[str, Any], steps: int) -> bool:
+    """Whether all steps are done and recorded; a run can end between its last checkpoint and its last row."""
+    recorded = {row["step"] for row in MetricsFile(run_dir).read()}
+    return state["step"] >= steps and state["step"] in recorded
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""The two errors that the framework raises on purpose."""
+"""The errors that the framework raises on purpose."""
 
 
 class UserError(ValueError):
@@ -6,4 +6,8 @@ class UserError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """A run failed through no fault of the user; the message says where to look. Exit code 1."""
+    """A run failed through no fault of the user; the message says where to look. Exit code 1: do not resume."""
+
+
+class RunInterrupted(RunFailed):
+    """A run ended because a process or a machine failed. Exit code 75: resume it from its last checkpoint."""

@@ -13,6 +13,12 @@ def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def cache_dir() -> Path:
+    """The directory for what can be made again: $SPIRAL_CACHE, else under the user's cache directory."""
+    base = os.environ.get("SPIRAL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "spiral"
+    return Path(base).expanduser()
+
+
 def num_gpus() -> int:
     """NVIDIA GPUs that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from spiral.config import Config, UserError, load_config
 from spiral.learn.weights import checkpoint
-from spiral.monitor.files import EpisodeFiles, MetricsFile
+from spiral.monitor.files import MetricsFile
 from spiral.monitor.report import plot
+from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 
 
@@ -51,10 +52,10 @@ class Run:
     def episodes(self, step: int | None = None) -> list[Episode]:
         """The episodes that `step` (default: the newest) trained on, in match-id order.
 
-        Raises UserError if there are none.
+        Raises UserError if there are none, or if their file is damaged.
         """
         files = EpisodeFiles(self.directory)
-        return list(files.read(files.choose(step)))
+        return files.read(files.choose(step))
 
     def plot(self, path: str | Path) -> Path | None:
         """Draw NashConv and scores over steps into a PNG. Returns its path, or None if nothing was evaluated."""

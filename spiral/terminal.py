@@ -1,10 +1,10 @@
 """`spiral play`: a person in one role, a script or a language model in the other."""
 
 import asyncio
+import math
 import os
 import random
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 from rich.console import Console
@@ -14,10 +14,12 @@ from spiral.config import UserError
 from spiral.game import Game, make, try_step
 from spiral.game.scripted import is_script, require_playable
 from spiral.models import PlayableModel, open_model
+from spiral.quiet import stderr_discarded
 from spiral.rollout.environment import engine_environment
-from spiral.rollout.play import GameCrashed, attempts
-from spiral.rollout.players import Player, PolicyPlayer, ScriptedPlayer
-from spiral.types import WeightsRef
+from spiral.rollout.game_calls import GameCalls, GameCrashed
+from spiral.rollout.play import Rules, Seat, attempts
+from spiral.rollout.players import PolicyPlayer, ScriptedPlayer
+from spiral.types import POLICY, Match, WeightsRef
 
 HELP = "/help shows the rules and the legal actions, /quit ends the match"
 LEFT = "You left the match."
@@ -65,23 +67,26 @@ def play(game_id: str, against: str, role: int, seed: int | None) -> int:
 async def _match(
     game: Game, game_id: str, against: str, model: PlayableModel | None, role: int, seed: int, console: Console
 ) -> None:
+    illegal_retries = SCRIPT_RETRIES if model is None else model.config.rollout.illegal_retries
+    match = Match(id=0, game=game_id, seed=seed, players=(POLICY, POLICY))
+    rules = Rules.of(match, illegal_retries, math.inf, GameCalls())
     if model is None:
-        await _take_turns(game, ScriptedPlayer(against, game_id, str(seed)), SCRIPT_RETRIES, role, console)
+        await _take_turns(game, ScriptedPlayer(against, game_id, str(seed)), rules, role, console)
         return
     opponent = await _start(model, seed, console)
     try:
-        await _take_turns(game, opponent, model.config.rollout.illegal_retries, role, console)
+        await _take_turns(game, opponent, rules, role, console)
     finally:
         opponent.engine.shutdown()
 
 
-async def _take_turns(game: Game, opponent: Player, illegal_retries: int, role: int, console: Console) -> None:
+async def _take_turns(game: Game, opponent: Seat, rules: Rules, role: int, console: Console) -> None:
     while (to_move := game.role_to_move()) is not None:
         if to_move == role:
             _let_person_move(game, role, console)
             continue
         legal = False
-        async with aclosing(attempts(game, to_move, opponent, illegal_retries, game.spec.id)) as turns:
+        async with aclosing(attempts(game, to_move, opponent, rules)) as turns:
             async for turn in turns:
                 console.print(Text(f"player {to_move}: {turn.text}", "cyan"))
                 legal = turn.legal
@@ -105,23 +110,10 @@ def _let_person_move(game: Game, role: int, console: Console) -> None:
             console.print(Text(f"Not legal: {error}", "red"))
 
 
-@contextmanager
-def _stderr_discarded() -> Iterator[None]:
-    """Discard what libraries write to file descriptor 2. Exceptions are raised as usual."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
 async def _start(model: PlayableModel, seed: int, console: Console) -> PolicyPlayer:
     """Start an engine in this process, and return the model as a player."""
     os.environ.update(engine_environment(model.config.generators) | {"VLLM_LOGGING_LEVEL": "ERROR"})
-    with console.status(f"starting vLLM with {model.name}"), _stderr_discarded():
+    with console.status(f"starting vLLM with {model.name}"), stderr_discarded():
         from spiral.rollout.sampler import Sampler
 
         sampler = Sampler.start(model.model_dir, model.config, seed)

@@ -1,40 +1,33 @@
 """The main loop: play, learn, publish; evaluate and checkpoint now and then.
 
 schedule -> Match -> play -> Episode -> score (RAE) -> TrainingSample -> pack -> Batch -> loss -> step -> WeightsRef
+
+Play never stops: while the learner works, while weights are published and while an evaluation is played, the dispatcher
+deals as many matches as max_staleness permits.
 """
 
 import contextlib
 import errno
 import fcntl
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from spiral.cluster import Cluster, PendingEpisodes
-from spiral.config import Config, UserError, dump
+from spiral.cluster import Cluster, Dispatcher
+from spiral.config import Config, RunFailed, UserError, dump
 from spiral.evaluation.evaluator import evaluate_policy, exact_games
 from spiral.league.schedule import Schedule
 from spiral.learn.weights import checkpoint
-from spiral.monitor.files import rollout_metrics
+from spiral.monitor.ledger import Ledger
 from spiral.monitor.recorder import Recorder
-from spiral.types import Episode
+from spiral.monitor.rollout_metrics import rollout_metrics
+from spiral.stop import Stop, StopRequested
+from spiral.types import Episode, EpisodeHeader
 
-
-class StopRequested(Exception):
-    """Ends the step that is being played. Its matches are issued again when the run is resumed."""
-
-
-class Stop:
-    """A request to end the run after its last complete step. The command line sets it from signals."""
-
-    requested = False
-
-    def arm(self) -> None:
-        """Called once Ray has started, which installs signal handlers of its own."""
+Row = dict[str, float]
 
 
 class Trainer:
@@ -49,119 +42,143 @@ class Trainer:
         state: dict[str, Any] = checkpoint.read_state(resumed_from) if resumed_from else {}
         self._step: int = state.get("step", 0)  # steps done
         self._version: int = state.get("version", 0)  # policy version that generators sample with
-        self._saved_step = self._step
+        self._row: Row | None = state.get("row")  # of the newest step, until it is recorded
+        self._saved_step = self._recorded_step = self._step
+        self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
         self._schedule = Schedule(config.seed, config.games)
         if state:
             self._schedule.load_state_dict(state["schedule"])
-        self._ahead: deque[PendingEpisodes] = deque()  # batches in play, the one to train on next first
+        self._ledger = Ledger(config.run_dir)
+        self._dispatcher = Dispatcher(
+            self._schedule.next_match,
+            batch_size=config.rollout.episodes_per_step,
+            max_staleness=config.rollout.max_staleness,
+            num_steps=config.steps,
+            version=self._version,
+            num_trained=self._step * config.rollout.episodes_per_step,
+        )
 
     def run(self) -> None:
         """Train until config.steps or a stop. Raises UserError, RunFailed or FloatingPointError."""
         config = self._config
+        self._stop.is_watched = True
         with _locked(config.run_dir), _disk_errors(config.run_dir):
             (config.run_dir / "config.yaml").write_text(dump(config))
+            self._ledger.truncate(self._step)
             self._console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
+            games = list(exact_games(config))
             with (
-                Cluster.of(config, self._model_dir) as self._cluster,
-                Recorder(config, list(exact_games(config)), self._step, self._sink_states, self._console) as recorder,
+                Recorder(config, games, self._step, self._sink_states, self._console) as self._recorder,
+                contextlib.suppress(StopRequested),  # before there was anything to save
+                Cluster.of(config, self._model_dir, self._dispatcher, self._stop, self._recorder.say) as self._cluster,
             ):
-                self._recorder = recorder
-                self._stop.arm()
+                self._train()
+            self._recorder.conclude()
+
+    def _train(self) -> None:
+        """All steps. However they end, what the learner has learned is saved if it can be."""
+        try:
+            with contextlib.suppress(StopRequested):
                 self._start()
-                while self._step < config.steps and not self._stop.requested:
-                    try:
-                        self._take_step()
-                    except StopRequested:
-                        break
-                self._finish()
-            recorder.conclude()
+                while self._step < self._config.steps and not self._stop.requested:
+                    self._take_step()
+        except (RunFailed, UserError, OSError) as error:
+            self._save_what_is_left(error)
+            raise
+        with contextlib.suppress(StopRequested):  # the last complete checkpoint has to do
+            self._finish()
 
     def _start(self) -> None:
         """Load the model or the checkpoint, publish it, and measure an untrained model."""
         self._recorder.status("loading the model")
-        self._cluster.wait_until_ready()
         if self._resumed_from:
             self._recorder.say(f"resumed from {self._resumed_from}")
-            self._cluster.load_learner(self._resumed_from)
-        self._cluster.sync(self._version)
-        if self._step == 0 and self._config.eval.every:
-            self._recorder.status("evaluating the model before training")
-            scores, transcripts = self._evaluate()
-            self._recorder.row({"step": 0, "policy_version": self._version, **scores}, transcripts)
+        self._cluster.wait_until_ready(self._resumed_from, self._version)
+        self._is_between_steps = True
+        if self._row is not None and not self._recorder.has_row(self._step):
+            self._record_row()  # it ended between the checkpoint of this step and its row
+        elif self._step == 0 and self._config.eval.every:
+            self._row = {}
+            self._record_row()
 
     def _take_step(self) -> None:
         """One step: a batch of episodes becomes a new policy version and a row of metrics."""
         start_s = time.monotonic()
-        episodes, row = self._play()
+        headers, row = self._play()
         row["perf/rollout_s"] = time.monotonic() - start_s
-        self._step += 1
-        row |= self._learn(episodes)
+        row |= self._learn(headers)
         row |= self._publish()
-        row["perf/step_s"] = time.monotonic() - start_s
-        # With max_staleness, a batch was in play during the whole of the step before.
-        played_s = row["perf/step_s" if self._config.rollout.max_staleness else "perf/rollout_s"]
-        num_tokens = row["rollout/completion_tokens_mean"] * row["rollout/completions"]
-        row["perf/generated_tokens_per_s"] = num_tokens / played_s
-
-        transcripts: Sequence[Episode] = ()
-        if self._is_due(self._config.eval.every):
-            self._recorder.status(f"step {self._step}: evaluating")
-            scores, transcripts = self._evaluate()
-            row |= scores
-        self._recorder.row({"step": self._step, "policy_version": self._version, **row}, transcripts)
+        row["perf/step_s"] = step_s = time.monotonic() - start_s
+        row |= self._cluster.figures.row()
+        row["perf/games_per_hour"] = 3600 * len(headers) / step_s
+        row["perf/learner_busy"] = row["perf/learn_s"] / step_s
+        self._row = row
         every = self._config.checkpoint.every
         if every and self._step % every == 0:
             self._save()
+        self._record_row()
 
     # --- the stages of a step
 
-    def _play(self) -> tuple[list[Episode], dict[str, float]]:
-        """The episodes of the next step, in match-id order. Void and too old ones are dropped, counted and replaced.
+    def _play(self) -> tuple[list[EpisodeHeader], Row]:
+        """The episodes of the next step, in match-id order. Void ones are counted and replaced."""
+        step, wanted = self._step + 1, self._config.rollout.episodes_per_step
 
-        With max_staleness K, K more batches are in play while the learner works on this one. Raises StopRequested.
-        """
-        config, step = self._config, self._step + 1
-        wanted = config.rollout.episodes_per_step
-        while len(self._ahead) <= min(config.rollout.max_staleness, config.steps - step):
-            self._ahead.append(self._issue(wanted))
-        pending = self._ahead.popleft()
-        kept: list[Episode] = []
-        dropped = {"rollout/void": 0.0, "rollout/dropped_stale": 0.0}
-        while len(kept) < wanted:
-            self._recorder.status(f"step {step}: playing {pending.num_matches} matches")
-            for episode in self._cluster.generators.collect(pending, self._show_progress):
-                reason = self._drop_reason(episode)
-                if reason is None:
-                    kept.append(episode)
-                    continue
-                dropped[reason] += 1
-                self._schedule.done([episode.match.id])
-                if reason == "rollout/void":
-                    self._report_void(episode, int(dropped[reason]))
-            if len(kept) < wanted:
-                pending = self._issue(wanted - len(kept))
-        return sorted(kept, key=lambda episode: episode.match.id), dropped
+        def progress(num_ended: int) -> None:
+            self._recorder.status(f"step {step}: {min(num_ended, wanted)} of {wanted} matches have ended")
 
-    def _learn(self, episodes: list[Episode]) -> dict[str, float]:
-        self._recorder.status(f"step {self._step}: learning")
-        metrics = rollout_metrics(episodes, self._version) | self._cluster.learn(self._step, self._version, episodes)
-        self._schedule.done(episode.match.id for episode in episodes)
-        self._recorder.episodes(self._step, episodes)
-        return metrics
+        headers, void, wait_s = self._cluster.collect(progress)
+        self._void = [header.match.id for header in void]
+        if void:
+            self._recorder.say(f"step {step}: {len(void)} void matches; the first, {void[0].match.id}: {void[0].error}")
+        return headers, {"rollout/void": len(void), "rollout/dropped_stale": 0, "perf/stale_wait_s": wait_s}
 
-    def _publish(self) -> dict[str, float]:
-        """Give the new weights to the generators as the next policy version."""
-        self._recorder.status(f"step {self._step}: publishing policy version {self._version + 1}")
-        start_s = time.monotonic()
+    def _learn(self, headers: Sequence[EpisodeHeader]) -> Row:
+        """Train on the episodes, and write down that they were trained on."""
+        self._recorder.status(f"step {self._step + 1}: learning")
+        trained = [header.match.id for header in headers]
+        self._is_between_steps = False
+        metrics = self._cluster.learn(self._step + 1, self._version, trained)
+        self._is_between_steps = True
+        self._step += 1
+        self._schedule.done([*trained, *self._void])
+        self._ledger.append(self._step, self._version + 1, trained, self._void)
+        return rollout_metrics(headers, self._version) | metrics
+
+    def _publish(self) -> Row:
+        """Give the new weights to the generators as the next policy version; then write the step's episodes to disk."""
         self._version += 1
+        self._recorder.status(f"step {self._step}: publishing policy version {self._version}")
+        start_s = time.monotonic()
         self._cluster.sync(self._version)
-        return {"perf/sync_s": time.monotonic() - start_s}
+        sync_s = time.monotonic() - start_s
+        self._cluster.record(self._step)
+        self._recorded_step = self._step
+        if self._recorder.wants_episodes:
+            self._cluster.finish_record()
+            self._recorder.episodes(self._step)
+        return {"perf/sync_s": sync_s}
 
-    def _evaluate(self) -> tuple[dict[str, float], Sequence[Episode]]:
-        generators = self._cluster.generators
-        result = evaluate_policy(self._config, generators.play, generators.action_logprobs)
-        return result.metrics, result.episodes
+    def _record_row(self) -> None:
+        """Evaluate, if that is due, and record the row of the newest step. Raises StopRequested.
+
+        The checkpoint of the step comes before, and holds the row: a resumed run does what a stop has prevented.
+        """
+        assert self._row is not None
+        row: Row = {"step": self._step, "policy_version": self._version, **self._row}
+        transcripts: Sequence[Episode] = ()
+        every = self._config.eval.every
+        if every and (self._step % every == 0 or self._step == self._config.steps):
+            self._recorder.status(f"step {self._step}: evaluating")
+            evaluation = evaluate_policy(self._config, self._cluster.play, self._cluster.action_logprobs)
+            row |= evaluation.metrics
+            row["perf/eval_s"] = evaluation.duration_s
+            transcripts = evaluation.episodes
+            for warning in evaluation.warnings:
+                self._recorder.say(f"warning: {warning}")
+        self._recorder.row(row, transcripts)
+        self._row = None
 
     def _save(self) -> None:
         """Begin to write a checkpoint of this step, while training continues."""
@@ -171,45 +188,30 @@ class Trainer:
             "version": self._version,
             "schedule": self._schedule.state_dict(),
             "sinks": self._recorder.sink_states(),
+            "row": self._row,
         }
         self._cluster.begin_save(state)
         self._saved_step = self._step
 
     def _finish(self) -> None:
         """Make sure that a checkpoint of the last step is on disk."""
+        if not self._is_between_steps:
+            return  # the learner has no complete step to save, or is not there
+        if self._step > self._recorded_step:
+            self._cluster.record(self._step)
         if self._step > self._saved_step:
             self._save()
         self._recorder.status("writing the last checkpoint")
+        self._cluster.finish_record()
         self._cluster.finish_save()
 
-    # --- details
-
-    def _is_due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is due now. 0: never."""
-        return bool(every) and (self._step % every == 0 or self._step == self._config.steps)
-
-    def _issue(self, num_matches: int) -> PendingEpisodes:
-        return self._cluster.generators.begin_play(self._schedule.issue(num_matches))
-
-    def _show_progress(self, num_in_flight: int) -> None:
-        if self._stop.requested:
-            raise StopRequested
-        self._recorder.status(f"step {self._step + 1}: {num_in_flight} matches in flight")
-
-    def _drop_reason(self, episode: Episode) -> str | None:
-        """The metric that counts an episode which cannot be trained on, or None."""
-        if episode.end_reason == "void":
-            return "rollout/void"
-        versions = [turn.completion.min_version for turn in episode.turns if turn.completion]
-        too_old = self._version - min(versions, default=self._version) > self._config.rollout.max_staleness
-        return "rollout/dropped_stale" if too_old else None
-
-    def _report_void(self, episode: Episode, count: int) -> None:
-        """Say why the first match of a step was void. Raises UserError if more are void than were wanted."""
-        if count == 1:
-            self._recorder.say(f"step {self._step + 1}: void match {episode.match.id}: {episode.error}")
-        if count > self._config.rollout.episodes_per_step:
-            raise UserError(f"more than {count - 1} matches of one step were void; the last: {episode.error}")
+    def _save_what_is_left(self, error: Exception) -> None:
+        """The run ends with `error`: save what a healthy learner has, without hiding the error."""
+        try:
+            self._finish()
+        except (StopRequested, RunFailed, UserError, OSError, FloatingPointError) as failure:
+            if str(failure) != str(error):
+                self._recorder.say(f"no further checkpoint: {str(failure).splitlines()[0]}")
 
 
 @contextlib.contextmanager

@@ -2,12 +2,21 @@
 
     schedule -> Match -> play -> Episode -> score (RAE) -> TrainingSample -> pack -> Batch -> loss -> step -> WeightsRef
 
-Everything here is immutable, holds tuples, and can be pickled between Ray actors. `Batch` holds tensors, and is
-defined in `spiral.learn.kernels.packing`.
+Everything here is immutable and can be pickled between Ray actors. Sequences are tuples, except that one number per
+token is held in a read-only NumPy array: Ray passes arrays between processes without copying or converting them.
+`Batch` holds tensors, and is defined in `spiral.learn.kernels.packing`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tokens = NDArray[np.int32]
+    Floats = NDArray[np.float32]
+    Bools = NDArray[np.bool_]
 
 POLICY = "policy"
 """The player label of the model being trained. Only its turns ever become samples."""
@@ -42,43 +51,68 @@ class GameSpec:
             raise ValueError(f"GameSpec {self.id}: max_return is {self.max_return}, expected more than 0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _equal(one: Any, other: Any) -> bool:
+    """Equality of dataclasses that hold arrays: by type, field by field."""
+    if type(one) is not type(other):
+        return False
+    for field in fields(one):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if a.tolist() != b.tolist() if hasattr(a, "dtype") else a != b:
+            return False
+    return True
+
+
+def _freeze(*arrays: "NDArray[Any]") -> None:
+    """Make arrays read-only."""
+    for array in arrays:
+        array.setflags(write=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completion:
     """The tokens that the engine sampled for one prompt.
 
-    `token_ids` and `logprobs` have the same length; a logprob is the natural logarithm of the probability with which
-    the engine sampled that token. `min_version` and `max_version` are the policy versions in force when the first and
-    the last token were sampled: they differ when the weights were updated in between.
+    `token_ids` (int32) and `logprobs` (float32) have the same length; a logprob is the natural logarithm of the
+    probability with which the engine sampled that token. `min_version` and `max_version` are the policy versions in
+    force when the first and the last token were sampled: they differ when the weights were updated in between.
     """
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    token_ids: "Tokens"
+    logprobs: "Floats"
     finish_reason: str
     min_version: int
     max_version: int
 
+    __eq__ = _equal
+
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):
             raise ValueError(f"Completion: {len(self.token_ids)} tokens but {len(self.logprobs)} logprobs")
+        _freeze(self.token_ids, self.logprobs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Turn:
     """One observation and one answer.
 
     `text` is what the player wrote; `action` is what was parsed from it and passed to the game (None if nothing could
-    be parsed). `legal` is whether the game accepted the action, and `error` why it did not. Scripted players have no
-    `prompt_ids` and no `completion`.
+    be parsed). `legal` is whether the game accepted the action, and `error` why it did not. `prompt_ids` is int32.
+    Scripted players have empty `prompt_ids` and no `completion`.
     """
 
     role: int
     observation: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: "Tokens"
     completion: Completion | None
     text: str
     action: str | None
     legal: bool
     error: str | None
+
+    __eq__ = _equal
+
+    def __post_init__(self) -> None:
+        _freeze(self.prompt_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,59 +155,122 @@ class Episode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnHeader:
-    """A turn without its tokens. `prompt_hash` is equal for equal prompts, in every process and on every rank."""
+    """A turn without its tokens.
+
+    `prompt_hash` is equal for equal prompts, in every process and on every rank. `num_tokens` counts the completion's
+    tokens, and `min_version` is the oldest policy version that sampled one of them. A scripted player's turn has no
+    tokens, prompt hash 0 and version -1.
+    """
 
     role: int
     legal: bool
     prompt_hash: int
+    num_tokens: int
+    min_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeHeader:
-    """An episode without its tokens: all that an advantage estimator sees of it."""
+    """An episode without its tokens: all that the driver and an advantage estimator see of it."""
 
     match: Match
     returns: tuple[float, float]
     end_reason: EndReason
     turns: tuple[TurnHeader, ...]
+    forfeit_by: int | None
+    duration_s: float
+    error: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingSample:
-    """One stretch of tokens that the learner trains on. All tuples have length L, one entry per token.
+    """One stretch of tokens that the learner trains on. All arrays have length L, one entry per token.
 
-    `loss_mask` is True where the policy sampled the token; `behavior_logprobs` and `advantages` are zero elsewhere.
-    `segment_ids` numbers the turns of the sample from 0, and is -1 on tokens that no turn sampled.
-    `min_version` is the oldest policy version that sampled one of the tokens, `max_version` the newest.
+    `loss_mask` (bool) is True where the policy sampled the token; `behavior_logprobs` and `advantages` (float32) are
+    zero elsewhere. `segment_ids` (int32) numbers the turns of the sample from 0, and is -1 on tokens that no turn
+    sampled. `min_version` is the oldest policy version that sampled one of the tokens, `max_version` the newest.
     """
 
-    token_ids: tuple[int, ...]
-    loss_mask: tuple[bool, ...]
-    behavior_logprobs: tuple[float, ...]
-    segment_ids: tuple[int, ...]
-    advantages: tuple[float, ...]
+    token_ids: "Tokens"
+    loss_mask: "Bools"
+    behavior_logprobs: "Floats"
+    segment_ids: "Tokens"
+    advantages: "Floats"
     episode_id: int
     game: str
     role: int
     min_version: int
     max_version: int
 
+    __eq__ = _equal
+
     def __post_init__(self) -> None:
-        lengths = {
-            len(self.token_ids),
-            len(self.loss_mask),
-            len(self.behavior_logprobs),
-            len(self.segment_ids),
-            len(self.advantages),
-        }
+        arrays = (self.token_ids, self.loss_mask, self.behavior_logprobs, self.segment_ids, self.advantages)
+        lengths = {len(array) for array in arrays}
         if len(lengths) != 1:
             raise ValueError(f"TrainingSample of episode {self.episode_id}: fields differ in length: {sorted(lengths)}")
+        _freeze(*arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsRef:
-    """A policy version and the directory that holds its weights: HF safetensors, or a LoRA adapter in peft's files."""
+    """A policy version and the directory that holds its weights: HF safetensors, or a LoRA adapter in peft's files.
+
+    `checksum` is `spiral.storage.weight_files.checksum` of that directory; an empty one is not checked.
+    """
 
     version: int
     location: str
     is_adapter: bool = False
+    checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """A match on its way to a generator. `trains`: the learner gets its episode; otherwise it is for an evaluation.
+
+    `ticket` is unique within a run: a match that is dealt again has another one.
+    """
+
+    ticket: int
+    match: Match
+    trains: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFigures:
+    """What an engine does now, and counters of what it has done since it started.
+
+    `running` and `waiting` count sequences, `kv_use` is the share of its KV cache in use. `num_tokens` counts sampled
+    tokens, `prefix_queries` and `prefix_hits` prompt tokens looked up and found in the prefix cache. `up_s` is the time
+    since the start, `busy_s` the part of it with at least one sequence, `seat_s` the integral of the number of running
+    sequences over it, and `paused_s` the part spent on loading weights.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_use: float = 0.0
+    preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    num_tokens: int = 0
+    up_s: float = 0.0
+    busy_s: float = 0.0
+    seat_s: float = 0.0
+    paused_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a generator has done since its last report.
+
+    `finished` holds the header of each match that ended, by ticket. `room` is the number of matches that it wants to
+    hold at once. `stuck_s` is the time since it last sampled a token or ended a match, while it holds matches.
+    `blocked` names the match, by ticket, whose game has not returned from a call for longer than it may, and says so.
+    """
+
+    finished: tuple[tuple[int, EpisodeHeader], ...]
+    figures: EngineFigures
+    room: int
+    stuck_s: float = 0.0
+    blocked: tuple[int, str] | None = None

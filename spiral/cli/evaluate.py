@@ -26,6 +26,7 @@ def evaluate(
     """Measure a model: NashConv and scores against scripts.
 
     NashConv is computed in games that can be enumerated. Matches come in pairs: one seed, the model in either role.
+    Exits with code 1 if nothing could be measured.
     """
     from rich.console import Console
 
@@ -35,11 +36,15 @@ def evaluate(
     console = Console(stderr=True)
     with console.status(f"evaluating {model}"):
         result = api.evaluate(model, game or (), opponents, pairs=pairs, seed=seed, overrides=overrides or ())
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
-        typer.echo(json.dumps({"model": model, "metrics": result.metrics, "duration_s": result.duration_s}, indent=1))
-        return
-    Console().print(_table(model, result))
-    typer.echo(f"{result.duration_s:.1f} s, without the start of the engine")
+        report = {"model": model, "metrics": result.metrics, "duration_s": result.duration_s}
+        typer.echo(json.dumps(report, indent=1, allow_nan=False))
+    else:
+        Console().print(_table(model, result))
+        typer.echo(f"{result.duration_s:.1f} s, without the start of the engine")
+    raise typer.Exit(0 if result.measured else 1)
 
 
 def _table(model: str, result: "Evaluation") -> "Table":

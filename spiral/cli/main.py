@@ -6,7 +6,8 @@ from pathlib import Path
 import typer
 
 from spiral.cli import evaluate, games, runs, training
-from spiral.errors import RunFailed, UserError
+from spiral.cli.supervisor import RESUME_ME
+from spiral.errors import RunFailed, RunInterrupted, UserError
 
 app = typer.Typer(
     help="Train one language model by playing zero-sum text games against itself.",
@@ -20,6 +21,7 @@ app.command(cls=training.ListsConfigKeys)(training.train)
 app.command()(training.resume)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(runs.replay)
+app.command()(runs.verify)
 app.command()(runs.export)
 app.command()(training.doctor)
 app.add_typer(games.games, name="games")
@@ -28,7 +30,11 @@ app.command()(games.play)
 
 
 def main() -> None:
-    """Run the command line. An error the user can fix is one line and exit code 2; a failed run is exit code 1."""
+    """Run the command line.
+
+    An error the user can fix is one line and exit code 2. A run that failed is exit code 75 if it should be resumed,
+    and otherwise 1.
+    """
     sys.path.append(str(Path.cwd()))  # a plug-in may be a file in the working directory
     try:
         app()
@@ -37,7 +43,7 @@ def main() -> None:
         sys.exit(2)
     except (RunFailed, FloatingPointError) as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(RESUME_ME if isinstance(error, RunInterrupted) else 1)
     except OSError as error:
         if error.errno is None:
             raise

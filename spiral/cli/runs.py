@@ -1,5 +1,7 @@
-"""`spiral replay` and `spiral export`: what a run has left behind."""
+"""`spiral replay`, `spiral verify` and `spiral export`: what a run has left behind."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,22 @@ def replay(
     from spiral.monitor.replay import show
 
     show(run_dir, step, game, count)
+
+
+def verify(run_dir: RunDir, as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+    """Check that a run trained on each match once, skipped none, and that its files are undamaged.
+
+    Exits with code 1 and one line per fault if there are any. A run that was killed is sound.
+    """
+    from spiral.verify import verify as check
+
+    verdict = check(run_dir)
+    if as_json:
+        typer.echo(json.dumps({"sound": not verdict.faults, **asdict(verdict), "run_dir": str(run_dir)}, indent=1))
+    else:
+        for line in verdict.faults or [str(verdict)]:
+            typer.echo(line)
+    raise typer.Exit(1 if verdict.faults else 0)
 
 
 def export(

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from spiral.cli.supervisor import RESUME_ME, supervise
+
 if TYPE_CHECKING:
     from spiral.run import Run
-    from spiral.trainer import Stop
+    from spiral.stop import Stop
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides, such as learner.kl_coef=0")
@@ -32,24 +34,35 @@ class ListsConfigKeys(TyperCommand):
                 formatter.write_text(text)
 
 
+Restart = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Resume the run by itself, up to N times, if it dies or is interrupted")
+]
+
+
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a packaged config such as quickstart")],
     overrides: Overrides = None,
+    restart: Restart = 0,
 ) -> None:
     """Start a run.
 
-    It ends with a checkpoint, a plot and a before-and-after summary in its run directory.
+    It ends with a checkpoint, a plot and a before-and-after summary in its run directory. Exit codes: 0 done, 2 an
+    error you can fix, 75 stopped by a signal or by the failure of a process or machine (resume it), 1 broken (do not).
     """
     from spiral.config import load_config
 
     loaded = load_config(config, overrides or [])
+    if restart:
+        raise typer.Exit(supervise(["train", config, *(overrides or [])], loaded.run_dir, restart))
     from spiral import api
 
     _until_stopped(lambda stop: api.train(loaded, stop=stop))
 
 
-def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
-    """Continue a run from its newest checkpoint."""
+def resume(run_dir: RunDir, overrides: Overrides = None, restart: Restart = 0) -> None:
+    """Continue a run from its newest checkpoint. Exit codes are those of `spiral train`."""
+    if restart:
+        raise typer.Exit(supervise(["resume", str(run_dir), *(overrides or [])], run_dir, restart))
     from spiral import api
 
     _until_stopped(lambda stop: api.resume(run_dir, overrides or [], stop=stop))
@@ -63,26 +76,28 @@ def doctor() -> None:
 
 
 def _until_stopped(run_to_end: Callable[["Stop"], "Run"]) -> None:
-    """Run, and exit with 128 + the number of the signal that stopped it.
+    """Run, and exit with RESUME_ME if a signal stopped the run.
 
-    The first Ctrl-C or SIGTERM ends the run with a checkpoint of its last complete step, a second one at once.
+    The first Ctrl-C or SIGTERM ends the run with a checkpoint of its last complete step; a second one, or one before
+    the run has begun, ends it at once.
     """
-    from spiral.trainer import Stop
+    from spiral.stop import Stop
 
-    class SignalStop(Stop):
-        signal_number = 0
+    stop = Stop()
 
-        def arm(self) -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._handle)
+    def handle(number: int, frame: FrameType | None) -> None:
+        ends_at_once = stop.requested or not stop.is_watched
+        stop.request()
+        if ends_at_once:
+            raise KeyboardInterrupt
 
-        def _handle(self, number: int, frame: FrameType | None) -> None:
-            if self.requested:
-                raise KeyboardInterrupt
-            self.requested, self.signal_number = True, number
-
-    stop = SignalStop()
-    run = run_to_end(stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    try:
+        run = run_to_end(stop)
+    except KeyboardInterrupt:
+        typer.echo("stopped at once")
+        raise typer.Exit(RESUME_ME) from None
     if stop.requested:
         typer.echo(f"stopped; continue with: spiral resume {run.directory}")
-        raise typer.Exit(128 + stop.signal_number)
+        raise typer.Exit(RESUME_ME)

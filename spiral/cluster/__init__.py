@@ -1,6 +1,7 @@
-"""The Ray side of a run: the session, placement, actors, waiting, and the clients of generators and learner."""
+"""The Ray side of a run: the session, placement, actors, the dispatcher, and what replaces those that fail."""
 
 from spiral.cluster.cluster import Cluster
-from spiral.cluster.generators import PendingEpisodes, running_generators
+from spiral.cluster.dispatcher import Dispatcher
+from spiral.cluster.evaluating import running_generators
 
-__all__ = ["Cluster", "PendingEpisodes", "running_generators"]
+__all__ = ["Cluster", "Dispatcher", "running_generators"]

@@ -1,88 +1,187 @@
-"""The actors of a training run: generators and the learner."""
+"""A running cluster: generators, a dispatcher that feeds them, and, in a training run, the learner."""
 
-import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spiral.cluster.generators import Generators
+import ray
+
+from spiral.cluster.dispatcher import Arrival, Dispatcher
+from spiral.cluster.evaluating import Evaluating
+from spiral.cluster.failures import explain
+from spiral.cluster.figures import FigureBook
+from spiral.cluster.inbox import Inbox
 from spiral.cluster.learners import Learners
-from spiral.cluster.placement import on_cluster
-from spiral.cluster.session import num_nodes, ray_session
-from spiral.cluster.waiting import Waiter
+from spiral.cluster.machines import LogCopies, Machines
+from spiral.cluster.placement import place_learner
+from spiral.cluster.reactor import Outcome, Reactor
+from spiral.cluster.session import ray_session
 from spiral.cluster.weight_client import WeightClient
+from spiral.cluster.weights import PublishedWeights
 from spiral.config import Config, UserError
-from spiral.learn.weights.publish import publish_dirs
-from spiral.types import Episode
+from spiral.stop import Stop
+from spiral.types import EpisodeHeader, WeightsRef
 
+LOGS_EVERY_S = 5.0
 SAVE_GRACE_S = 120.0
-"""Time for a checkpoint that is being written when a run fails."""
+"""Time for the checkpoint of a run that has failed."""
 
 
-class Cluster:
-    """The generators and the learner, and the weights that travel between them."""
+class Cluster(Evaluating):
+    """Generators and the learner of a training run, and what travels between them."""
 
-    def __init__(self, config: Config, generators: Generators, learners: Learners, waiter: Waiter) -> None:
-        self.generators = generators
+    def __init__(
+        self, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Stop, say: Callable[[str], None]
+    ) -> None:
+        logs = config.run_dir / "logs"
         self._config = config
-        self._learners = learners
-        self._waiter = waiter
+        self._machines = Machines(config, model_dir, logs)
+        reactor = Reactor(stop, config.checkpoint.grace_s)
+        super().__init__(config, self._machines, reactor, dispatcher, say)
+        self._inbox = Inbox(config.rollout.episodes_per_step)
+        self._dispatcher = dispatcher
+        self.figures = FigureBook(self.generators)
+        self._log_copies = LogCopies(logs, reactor.watch)
+        self._logged_s = 0.0
+        reactor.on_tick.append(self._collect_logs)
 
     @classmethod
     @contextmanager
-    def of(cls, config: Config, model_dir: Path) -> Iterator["Cluster"]:
+    def of(
+        cls, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Stop, say: Callable[[str], None]
+    ) -> Iterator["Cluster"]:
         """Start the actors of a run, and end them when the block ends. Raises UserError if they do not fit."""
-        logs = (config.run_dir / "logs").resolve()
-        logs.mkdir(parents=True, exist_ok=True)
-        waiter, model_dir = Waiter(logs), model_dir.resolve()
-        with ray_session(config.num_gpus):
-            if config.weights.dir is None and num_nodes() > 1:
-                raise UserError("on several machines weights.dir must name a directory that all of them share")
-            learners = Learners(config, model_dir, waiter)
-            generators = Generators(config, model_dir, waiter)
+        with ray_session():
+            cluster = cls(config, model_dir, dispatcher, stop, say)
             try:
-                yield cls(config, generators, learners, waiter)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:
-                learners.wait_for_checkpoint(SAVE_GRACE_S)
-                raise
+                cluster._start_actors()
+                yield cluster
             finally:
-                learners.stop()
-                generators.stop()
-                for directory in publish_dirs(config):
-                    shutil.rmtree(directory, ignore_errors=True)
+                cluster._stop_actors()
 
-    def wait_until_ready(self) -> None:
-        """Wait until the engines and the learner have loaded the model."""
+    def _start_actors(self) -> None:
+        seats = place_learner(self._config, self._machines.nodes())
+        self.learners = Learners(self._config, self._machines, self._reactor, seats)
+        self.generators.start(seats)
+
+    def _stop_actors(self) -> None:
+        self.generators.stop()
+        if hasattr(self, "learners"):
+            self.learners.stop()
+
+    def _collect_logs(self) -> None:
+        now = time.monotonic()
+        if now - self._logged_s > LOGS_EVERY_S:
+            self._logged_s = now
+            self._log_copies.collect([*self.learners.hosts, *self.generators.hosts()])
+
+    # --- start
+
+    def wait_until_ready(self, resumed_from: Path | None, version: int) -> None:
+        """Wait until the learner has loaded the model or a checkpoint, and all generators play with its weights."""
         limit_s = self._config.generators.start_timeout_s
-        self.generators.construct()
-        self._waiter.get_all(self.generators.call("start") + self._learners.call("construct"), limit_s, "start")
+        self._reactor.get_all(self.learners.construct(), limit_s, "start", interruptible=True)
+        if resumed_from is not None:
+            self.learners.ask("load", resumed_from.absolute(), interruptible=True)
+        self.generators.wait_until("wait")
         if self._config.weights.transport == "nccl":
             gpus, timeout_s = self._config.generators.gpus, self._config.weights.timeout_s
-            client = WeightClient(self.generators.actors, gpus, self._waiter, timeout_s)
-            self._learners.ask("connect", client, gpus * len(self.generators.actors), not on_cluster())
+            hosts = self.generators.hosts()
+            client = WeightClient(hosts, gpus, timeout_s)
+            self.learners.ask("connect", client, gpus * len(hosts), self.learners.hosts[0].seat.node.address)
+        self.sync(version)
+        self.generators.wait_until("play")
 
-    def learn(self, step: int, version: int, episodes: list[Episode]) -> dict[str, float]:
-        """One training step on `episodes`; returns the learner's metrics."""
-        return self._learners.ask("step", step, version, episodes)  # type: ignore[no-any-return]
+    # --- a step
+
+    def collect(self, progress: Callable[[int], None]) -> tuple[list[EpisodeHeader], list[EpisodeHeader], float]:
+        """Wait for the next batch: (its episodes in match-id order, those void since the last, time spent on `due`).
+
+        Once there are enough episodes, it may have to wait for older matches that would otherwise become too old.
+        `progress` is called with the number of episodes that are there. Raises StopRequested.
+        """
+        full_s: float | None = None
+
+        def done() -> bool:
+            nonlocal full_s
+            progress(len(self._inbox))
+            if len(self._inbox.void) > self._config.rollout.episodes_per_step:
+                most, last = self._config.rollout.episodes_per_step, self._inbox.void[-1]
+                raise UserError(f"more than {most} matches of one step were void; the last: {last.error}")
+            if not self._inbox.is_full():
+                return False
+            full_s = full_s or time.monotonic()
+            oldest = self._dispatcher.version - self._config.rollout.max_staleness
+            return not self._dispatcher.due() and not self._inbox.must_wait(oldest)
+
+        self.generators.deal()
+        self._reactor.wait(done, interruptible=True)
+        void, self._inbox.void = self._inbox.void, []
+        return self._inbox.take(), void, time.monotonic() - (full_s or time.monotonic())
+
+    def _on_episodes(self, arrivals: list[Arrival], episodes: Any) -> None:
+        if not arrivals[0].trains:
+            super()._on_episodes(arrivals, episodes)
+            return
+        self._inbox.void += [arrival.header for arrival in arrivals if arrival.header.end_reason == "void"]
+        sound = [arrival for arrival in arrivals if arrival.header.end_reason != "void"]
+        if not sound:
+            return
+        self._inbox.expect(sound)
+        outcomes: list[Outcome] = []
+
+        def received(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) < len(self.learners.hosts):
+                return
+            failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+            if failed:
+                self._not_received(sound, failed[0])
+            else:
+                self._inbox.received(sound)
+
+        for host in self.learners.hosts:
+            self._reactor.watch(host.aside("receive", episodes), received)
+
+    def _not_received(self, arrivals: list[Arrival], error: BaseException) -> None:
+        """Episodes that were lost with their machine are played again; a learner that died ends the run."""
+        if not isinstance(getattr(error, "cause", None) or error, ray.exceptions.ObjectLostError):
+            self._reactor.fail(explain(self.learners.hosts[0], error, "receive episodes"))
+            return
+        for match in self._inbox.lost(arrivals):
+            self._dispatcher.lost(match)
+        self.generators.deal()
+
+    def learn(self, step: int, version: int, match_ids: Sequence[int]) -> dict[str, float]:
+        """One training step; returns the learner's metrics. Matches are played meanwhile."""
+        return self.learners.ask("train", step, version, list(match_ids))  # type: ignore[no-any-return]
 
     def sync(self, version: int) -> None:
         """Publish the learner's weights to every generator as policy version `version`."""
         if self._config.weights.transport == "nccl":
-            self._learners.ask("send", version)
-        else:
-            self.generators.load(self._learners.ask("publish", version))
+            self.learners.ask("send", version)
+            self.generators.updated_together(version)
+            return
+        weights: WeightsRef = self.learners.ask("publish", version)
+        published = PublishedWeights(weights, self.learners, self.generators.hosts)
+        self.generators.update(version, published.load)
+
+    def record(self, step: int) -> None:
+        """Begin to write the episodes of `step` into the run directory."""
+        self.learners.ask("record", self._config.run_dir.absolute(), step)
+
+    def finish_record(self) -> None:
+        """Wait until the episodes of the last step are on disk."""
+        self.learners.ask("finish_record")
+
+    # --- checkpoints
 
     def begin_save(self, state: dict[str, Any]) -> None:
         """Start writing the checkpoint of `state`. Returns as soon as the learner has a copy to write."""
-        self._learners.ask("begin_save", self._config.run_dir.resolve(), state)
+        self.learners.ask("begin_save", self._config.run_dir.absolute(), state)
 
-    def finish_save(self) -> None:
+    def finish_save(self, limit_s: float | None = None) -> None:
         """Wait until the checkpoint is complete. Raises what stopped it, such as OSError."""
-        self._learners.ask("finish_save")
-
-    def load_learner(self, checkpoint: Path) -> None:
-        """Restore the learner from a checkpoint."""
-        self._learners.ask("load", checkpoint.resolve())
+        self.learners.ask("finish_save", limit_s=limit_s)

@@ -1,115 +1,313 @@
-"""The generators of a run, or of an evaluation without a learner."""
+"""The client of the generators: starts them, deals matches to them, and replaces those that die or hang.
 
-import tempfile
+Everything here happens in handlers of the reactor, so that play goes on whatever the driver waits for.
+"""
+
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
 
-import ray
+from spiral.cluster.dispatcher import Arrival, Dispatcher
+from spiral.cluster.failures import explain, late, one_line
+from spiral.cluster.hosts import Host, end_hosts
+from spiral.cluster.machines import Machines
+from spiral.cluster.placement import Seat, place_generators, require_generators
+from spiral.cluster.reactor import Outcome, Reactor
+from spiral.config import Config, RunFailed, RunInterrupted
+from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 
-from spiral.cluster.actors import Actor, start_actor
-from spiral.cluster.placement import generator_placements
-from spiral.cluster.session import ray_session
-from spiral.cluster.waiting import Call, Waiter
-from spiral.config import Config
-from spiral.game.solve import DecisionPoint
-from spiral.types import Episode, Match, WeightsRef
+KIND = "spiral.rollout.generator:Generator"
+POLL_S = 2.0
+"""A generator reports at least this often."""
+LINGER_S = 0.01
+REPORTS_PER_S = 250
+"""Reports that the driver handles per second: with many generators, each gathers more news before it reports."""
+HOUR_S = 3600.0
+PLACE_EVERY_S = 2.0
 
-HEARTBEAT_S = 60.0
-"""A generator whose event loop does not answer within this time is stuck, most likely inside a game."""
+OnEpisodes = Callable[[list[Arrival], Any], None]
+"""Gets arrivals and the reference to their episodes. Void ones are among the arrivals, but have no episode."""
+LoadWeights = Callable[[Host], Any]
+"""Begins to load the newest weights into a generator. Returns the reference to the call."""
 
 
 @dataclass(slots=True)
-class PendingEpisodes:
-    """Matches that generators are playing: one call per generator."""
+class Member:
+    """A generator: its host and what is known of it."""
 
-    calls: list[Call]
-    num_matches: int
+    host: Host
+    since_s: float  # start of what it is doing now: starting, loading, or the exchange under way
+    state: Literal["start", "wait", "load", "play"] = "start"  # wait: for the first weights
+    is_exchanging: bool = False
+    figures: EngineFigures = field(default_factory=EngineFigures)
 
 
 class Generators:
-    """Client of the generator actors."""
+    """The generators of a run or an evaluation."""
 
-    def __init__(self, config: Config, model_dir: Path, waiter: Waiter) -> None:
-        from spiral.rollout.generator import Generator
-
+    def __init__(
+        self,
+        config: Config,
+        machines: Machines,
+        reactor: Reactor,
+        dispatcher: Dispatcher,
+        *,
+        on_episodes: OnEpisodes,
+        say: Callable[[str], None],
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.members: dict[str, Member] = {}
+        self.num_restarts = 0
         self._config = config
-        self._waiter = waiter
-        self.actors: list[Actor] = [
-            start_actor(Generator, placement, waiter.log(placement.name), index, config, model_dir)
-            for index, placement in enumerate(generator_placements(config))
-        ]
+        self._machines = machines
+        self._reactor = reactor
+        self._load: LoadWeights | None = None
+        self._on_episodes = on_episodes
+        self._say = say
+        self._is_starting = True  # until the first ones play: a failure then ends the run
+        self._deaths_s: deque[float] = deque()
+        self._placed_s = 0.0
+        self._without_s: float | None = None  # since when there has been no generator
+        self._num_started = 0
+        self._version = dispatcher.version
+        self._first_version = dispatcher.version
 
-    def construct(self) -> None:
-        """Construct the generators: fast, but it imports their modules."""
-        self._waiter.get_all(self.call("construct"), self._config.generators.start_timeout_s, "start")
+    # --- starting
 
-    def call(self, method: str, *args: object) -> list[Call]:
-        """Call a method of every generator, without waiting."""
-        return [(actor.name, getattr(actor.handle, method).remote(*args)) for actor in self.actors]
+    def start(self, learner: Sequence[Seat]) -> None:
+        """Start as many generators as there is room for beside the learner. Raises UserError if these are too few."""
+        nodes = _less(self._machines.nodes(), learner)
+        seats = place_generators(self._config, nodes, learner)
+        require_generators(self._config, seats, nodes)
+        self._learner_seats = list(learner)
+        for seat in seats:
+            self._start(seat)
 
-    def load(self, weights: WeightsRef) -> None:
-        """Make every generator sample with `weights`."""
-        limit_s = self._config.weights.timeout_s
-        self._waiter.get_all(self.call("load", weights), limit_s, f"load policy version {weights.version}")
+    def _start(self, seat: Seat) -> None:
+        host = self._machines.start(seat)
+        self._num_started += 1
+        member = self.members[seat.name] = Member(host, time.monotonic())
+        # Engines with equal seeds draw equal samples: neither two of a run nor one before and after a restart may.
+        seed = random.Random(f"{self._config.seed}/{self._first_version}/{self._num_started}").getrandbits(31)
+        constructed = host.construct(KIND, self._config, self._machines.model_for(host), seed)
+        self.watch(member, constructed, "start", lambda _: self._started(member, host.call("start")))
 
-    def begin_play(self, matches: Sequence[Match]) -> PendingEpisodes:
-        """Distribute `matches` over the generators, without waiting."""
-        count = len(self.actors)
-        shares = [(actor, list(matches[i::count])) for i, actor in enumerate(self.actors)]
-        return PendingEpisodes(
-            [(actor.name, actor.handle.play.remote(share)) for actor, share in shares if share], len(matches)
+    def _started(self, member: Member, start: Any) -> None:
+        self.watch(member, start, "start", lambda _: self._load_into(member))
+
+    def _load_into(self, member: Member) -> None:
+        """Load the newest weights, until there are no newer ones; then the generator plays."""
+        member.since_s = time.monotonic()
+        if self._load is None:
+            member.state = "wait"
+            return
+        member.state, version = "load", self._version
+
+        def loaded(_: Any) -> None:
+            if version == self._version:
+                self._join(member)
+            else:
+                self._load_into(member)
+
+        self.watch(member, self._load(member.host), f"load policy version {version}", loaded)
+
+    def _join(self, member: Member) -> None:
+        member.state = "play"
+        self.dispatcher.join(member.host.name, self._config.generators.max_num_seqs)
+        self.deal()
+        self._exchange(member)
+
+    def wait_until(self, state: Literal["wait", "play"]) -> None:
+        """Wait until every generator is ready for weights, or plays. Raises what stopped one."""
+        limit_s = self._config.generators.start_timeout_s
+
+        def others() -> list[Member]:
+            return [member for member in self.members.values() if member.state not in (state, "play")]
+
+        def slowest() -> Exception:
+            return late(others()[0].host, limit_s, "start")
+
+        self._reactor.wait(lambda: not others(), limit_s=limit_s, late=slowest, interruptible=True)
+        self._is_starting = state != "play"
+
+    # --- playing
+
+    def deal(self) -> None:
+        """Deal what may be dealt now."""
+        for name, deals in self.dispatcher.deals().items():
+            member = self.members[name]
+            if member.is_exchanging:
+                self.watch(member, member.host.aside("deal", deals), "take matches", lambda _: None)
+            else:
+                self._exchange(member, deals)
+
+    def _exchange(self, member: Member, deals: Sequence[Deal] = ()) -> None:
+        """Begin an exchange, if none is under way: a generator has one whenever it plays."""
+        if member.is_exchanging:
+            return
+        member.is_exchanging, member.since_s = True, time.monotonic()
+        linger_s = max(LINGER_S, len(self.members) / REPORTS_PER_S)
+        references = member.host.aside("exchange", list(deals), POLL_S, linger_s, num_returns=3)
+        self.watch(member, references[0], "play", lambda report: self._reported(member, report, references[1:]))
+
+    def _reported(self, member: Member, report: Report, episodes: Sequence[Any]) -> None:
+        member.is_exchanging, member.figures = False, report.figures
+        name = member.host.name
+        arrivals = [self.dispatcher.finished(name, ticket, header) for ticket, header in report.finished]
+        for trains, reference in zip((True, False), episodes, strict=True):
+            of_kind = [arrival for arrival in arrivals if arrival is not None and arrival.trains is trains]
+            if of_kind:
+                self._on_episodes(of_kind, reference)
+        if report.blocked is not None:
+            ticket, reason = report.blocked
+            self._lose(member, reason, culprit=ticket)
+        elif report.stuck_s > self._config.generators.hang_timeout_s:
+            self._lose(member, f"has sampled no token for {report.stuck_s:.0f} s")
+        else:
+            self.dispatcher.set_room(name, report.room)
+            self.deal()
+            self._exchange(member)
+
+    # --- faults
+
+    def watch(self, member: Member, reference: Any, action: str, then: Callable[[Any], None]) -> None:
+        """Go on with `then` when a call has returned. A call that fails costs the generator its place."""
+
+        def handle(outcome: Outcome) -> None:
+            if self.members.get(member.host.name) is not member:
+                return  # it has been replaced
+            if outcome.error is None:
+                then(outcome.value)
+                return
+            error = explain(member.host, outcome.error, action)
+            if self._is_starting or not isinstance(error, RunFailed):
+                self._reactor.fail(error)
+            else:
+                self._lose(member, one_line(error))
+
+        self._reactor.watch(reference, handle)
+
+    def _lose(self, member: Member, reason: str, culprit: int | None = None) -> None:
+        """Give a generator up: its matches are dealt again. The run fails when too many have died."""
+        name = member.host.name
+        del self.members[name]
+        member.host.kill()
+        lost = self.dispatcher.leave(name, culprit)
+        now = time.monotonic()
+        self._deaths_s.append(now)
+        while now - self._deaths_s[0] > HOUR_S:
+            self._deaths_s.popleft()
+        self.num_restarts += 1
+        again = sum(not given_up for _, given_up in lost)
+        self._say(f"warning: {name} is replaced: {reason}; {again} matches are played again")
+        limit = self._config.generators.max_restarts
+        if len(self._deaths_s) > limit:
+            error = f"more than {limit} generators died within an hour (generators.max_restarts); {reason}"
+            self._reactor.fail(RunFailed(error))
+        for deal, given_up in lost:
+            if given_up:
+                self._give_up(deal, reason)
+        self.deal()
+
+    def _give_up(self, deal: Deal, reason: str) -> None:
+        """A match that ends generators is void."""
+        match = deal.match
+        error = f"{match.game} (seed {match.seed}) ended the generator that played it: {reason}"
+        header = EpisodeHeader(
+            match=match, returns=(0.0, 0.0), end_reason="void", turns=(), forfeit_by=None, duration_s=0.0, error=error
         )
+        self._on_episodes([Arrival(header, self.dispatcher.version, deal.trains)], None)
 
-    def collect(self, pending: PendingEpisodes, progress: Callable[[int], None] = lambda _: None) -> list[Episode]:
-        """Wait for the episodes, in match-id order; `progress(matches in flight)` is called each second."""
-        limit_s = self._config.rollout.timeout_s
-        deadline = time.monotonic() + limit_s
-        names = {reference: name for name, reference in pending.calls}
-        waiting, episodes = list(names), list[Episode]()
-        while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
-            for reference in ready:
-                episodes += self._waiter.get(names[reference], reference, HEARTBEAT_S, "return its matches")
-            if waiting and time.monotonic() > deadline:
-                raise self._waiter.late(names[waiting[0]], limit_s, "return its matches")
-            if waiting:
-                progress(sum(self._waiter.get_all(self.call("num_in_flight"), HEARTBEAT_S, "answer")))
-        return sorted(episodes, key=lambda episode: episode.match.id)
+    def tick(self) -> None:
+        """Replace generators that do not answer, and start missing ones where there is room."""
+        cfg, now = self._config.generators, time.monotonic()
+        limits = {"start": cfg.start_timeout_s, "load": self._config.weights.timeout_s}
+        report_s = cfg.hang_timeout_s + POLL_S + len(self.members) / REPORTS_PER_S
+        for member in list(self.members.values()):
+            limit_s = limits.get(member.state, report_s)
+            if now - member.since_s > limit_s and not self._is_starting:
+                self._lose(member, one_line(late(member.host, limit_s, "answer")))
+        if not self._is_starting and now - self._placed_s > PLACE_EVERY_S:
+            self._placed_s = now
+            self._start_missing(now)
 
-    def play(self, matches: Sequence[Match]) -> list[Episode]:
-        """Play `matches` and wait for their episodes, which come in match-id order."""
-        return self.collect(self.begin_play(matches))
+    def _start_missing(self, now: float) -> None:
+        cfg = self._config.generators
+        if len(self.members) < cfg.count and self._config.weights.transport == "files":
+            nodes = self._machines.nodes()  # what actors have reserved is not in it
+            taken = [*self._learner_seats, *(member.host.seat for member in self.members.values())]
+            for seat in place_generators(self._config, nodes, taken):
+                self._say(f"starting {seat.name} on {seat.node.hostname}")
+                self._start(seat)
+        if any(member.state == "play" for member in self.members.values()):
+            self._without_s = None
+            return
+        self._without_s = self._without_s or now
+        if now - self._without_s > cfg.start_timeout_s:
+            error = f"no generator has played for {now - self._without_s:.0f} s, and none could be started"
+            self._reactor.fail(RunInterrupted(error))
 
-    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
-        """The policy's log-probability of each legal action at each decision point, from the first generator."""
-        first = self.actors[0]
-        reference = first.handle.action_logprobs.remote(game_id, list(points))
-        limit_s = self._config.rollout.timeout_s
-        return self._waiter.get(first.name, reference, limit_s, "score actions")  # type: ignore[no-any-return]
+    # --- all of them
+
+    def hosts(self) -> list[Host]:
+        """Their hosts."""
+        return [member.host for member in self.members.values()]
+
+    def playing(self) -> list[Member]:
+        """The generators that are ready."""
+        return [member for member in self.members.values() if member.state == "play"]
+
+    def update(self, version: int, load: LoadWeights) -> None:
+        """Make all generators sample with policy version `version`, which `load` loads. One that cannot is replaced.
+
+        A generator that is started later begins with the newest weights, too.
+        """
+        self._version, self._load = version, load
+        loading: dict[str, Member] = {}
+        action = f"load policy version {version}"
+        for member in list(self.members.values()):
+            if member.state == "wait":
+                self._load_into(member)
+            elif member.state == "play":
+                loading[member.host.name] = member
+                self.watch(member, load(member.host), action, partial(_forget, loading, member.host.name))
+
+        def late_ones() -> list[Member]:
+            return [member for name, member in loading.items() if self.members.get(name) is member]
+
+        limit_s, start_s = self._config.weights.timeout_s, time.monotonic()
+        self._reactor.wait(lambda: not late_ones() or time.monotonic() - start_s > limit_s)
+        for member in late_ones():
+            self._lose(member, one_line(late(member.host, limit_s, action)))
+        self.dispatcher.version = version
+        self.deal()
+
+    def updated_together(self, version: int) -> None:
+        """The learner has sent policy version `version` to all generators at once."""
+        self._version = self.dispatcher.version = version
+        for member in self.members.values():
+            if member.state == "wait":
+                self._join(member)
+        self.deal()
 
     def stop(self) -> None:
-        """End the actors and their engines."""
-        for actor in self.actors:
-            ray.kill(actor.handle)
+        """End the generators and their engines."""
+        end_hosts(self.hosts())
+        self.members.clear()
 
 
-@contextmanager
-def running_generators(config: Config, model_dir: Path, adapter_dir: Path | None = None) -> Iterator[Generators]:
-    """Generators without a learner, ready to play with the model in `model_dir` (and a LoRA adapter on top)."""
-    with (
-        tempfile.TemporaryDirectory(prefix="spiral-logs-") as logs,
-        ray_session(config.generators.count * config.generators.gpus),
-    ):
-        waiter = Waiter(Path(logs))
-        generators = Generators(config, model_dir.resolve(), waiter)
-        try:
-            generators.construct()
-            waiter.get_all(generators.call("start"), config.generators.start_timeout_s, "start")
-            if adapter_dir is not None:
-                generators.load(WeightsRef(version=0, location=str(adapter_dir.resolve()), is_adapter=True))
-            yield generators
-        finally:
-            generators.stop()
+def _forget(loading: dict[str, Member], name: str, _: Any) -> None:
+    del loading[name]
+
+
+def _less(nodes: Sequence[Any], seats: Sequence[Seat]) -> list[Any]:
+    """The machines without what actors in `seats` are about to reserve."""
+    remaining = []
+    for node in nodes:
+        here = [seat for seat in seats if seat.node.id == node.id]
+        remaining.append(node.less(sum(seat.cpus for seat in here), sum(seat.gpus for seat in here)))
+    return remaining

@@ -1,54 +1,52 @@
-"""The ranks of the learner, which work together and are called together."""
+"""The client of the learner's ranks, which work together and are called together."""
 
-import uuid
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import ray
-
-from spiral.cluster.actors import Actor, start_actor
-from spiral.cluster.placement import learner_placements
-from spiral.cluster.waiting import Call, Waiter
+from spiral.cluster.hosts import Host, end_hosts
+from spiral.cluster.machines import Machines
+from spiral.cluster.placement import Seat
+from spiral.cluster.reactor import Reactor
 from spiral.config import Config
+from spiral.learn.rank import Rank
+
+KIND = "spiral.learn.learner:Learner"
 
 
 class Learners:
-    """Client of the learner's ranks."""
+    """The ranks of the learner. `hosts[0]` is rank 0, on whose machine checkpoints and episodes are written."""
 
-    def __init__(self, config: Config, model_dir: Path, waiter: Waiter) -> None:
-        from spiral.learn.learner import Learner
-        from spiral.learn.model.sharding import Rank
-
-        self._waiter = waiter
+    def __init__(self, config: Config, machines: Machines, reactor: Reactor, seats: Sequence[Seat]) -> None:
+        self._config = config
+        self._machines = machines
+        self._reactor = reactor
         self._timeout_s = config.learner.timeout_s
-        self._rendezvous = (config.run_dir / f".rendezvous-{uuid.uuid4().hex}").resolve()
-        placements = learner_placements(config)
-        self.actors: list[Actor] = [
-            start_actor(
-                Learner,
-                placement,
-                waiter.log(placement.name),
-                config,
-                model_dir,
-                Rank(index, len(placements), self._rendezvous),
-            )
-            for index, placement in enumerate(placements)
+        self.hosts: list[Host] = [machines.start(seat) for seat in seats]
+
+    def construct(self) -> list[tuple[Host, Any]]:
+        """Begin to load the model on every rank. They find each other over TCP, at a port that rank 0 opens."""
+        first, count = self.hosts[0], len(self.hosts)
+        address, port = "", 0
+        if count > 1:
+            on_one_machine = len({host.seat.node.id for host in self.hosts}) == 1
+            address = "127.0.0.1" if on_one_machine else first.seat.node.address
+            opened = first.handle.open_rendezvous.remote(address)
+            port = self._reactor.get(first, opened, self._timeout_s, "open a port", interruptible=True)
+        ranks = [Rank(index, count, address, port) for index in range(count)]
+        return [
+            (host, host.construct(KIND, self._config, self._machines.model_for(host), rank))
+            for host, rank in zip(self.hosts, ranks, strict=True)
         ]
 
-    def call(self, method: str, *args: object) -> list[Call]:
+    def begin(self, method: str, *args: object) -> list[tuple[Host, Any]]:
         """Call a method of every rank, without waiting."""
-        return [(actor.name, getattr(actor.handle, method).remote(*args)) for actor in self.actors]
+        return [(host, host.call(method, *args)) for host in self.hosts]
 
-    def ask(self, method: str, *args: object) -> Any:
-        """Call a method of every rank and wait; returns the result of rank 0."""
-        return self._waiter.get_all(self.call(method, *args), self._timeout_s, method)[0]
-
-    def wait_for_checkpoint(self, limit_s: float) -> None:
-        """Give a checkpoint that is being written `limit_s` seconds to complete. Raises nothing."""
-        ray.wait([self.actors[0].handle.finish_save.remote()], timeout=limit_s)
+    def ask(self, method: str, *args: object, limit_s: float | None = None, interruptible: bool = False) -> Any:
+        """Call a method of every rank and wait; returns the result of rank 0. Matches are played meanwhile."""
+        calls = self.begin(method, *args)
+        return self._reactor.get_all(calls, limit_s or self._timeout_s, method, interruptible=interruptible)[0]
 
     def stop(self) -> None:
         """End the actors."""
-        for actor in self.actors:
-            ray.kill(actor.handle)
-        self._rendezvous.unlink(missing_ok=True)
+        end_hosts(self.hosts)

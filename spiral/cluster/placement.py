@@ -1,45 +1,140 @@
-"""Which actors a run has, and what each of them gets: a name, GPUs and environment variables."""
+"""Which machine each actor runs on, and which of its cores: pure functions of what the cluster has."""
 
-import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from spiral.config import Config
-from spiral.machine import usable_cores
-from spiral.rollout.environment import engine_environment
+from spiral.config import Config, UserError
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """One actor: its name, the GPUs that Ray reserves for it, and its environment variables."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine of the Ray cluster, with the CPUs and GPUs that are free. `is_ours`: the driver runs on it."""
+
+    id: str
+    address: str
+    hostname: str
+    cpus: float
+    gpus: float
+    is_ours: bool
+
+    def less(self, cpus: int, gpus: int) -> "Node":
+        """This machine after an actor has reserved its share."""
+        return replace(self, cpus=self.cpus - cpus, gpus=self.gpus - gpus)
+
+    def has(self, cpus: int, gpus: int) -> bool:
+        return self.cpus >= cpus and self.gpus >= gpus
+
+    def __str__(self) -> str:
+        return f"{self.hostname} ({self.cpus:g} CPUs, {self.gpus:g} GPUs)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """The place of one actor. Ray reserves `cpus` and `gpus` for it.
+
+    With `cpus` the actor is pinned to that many cores of its machine, from number `first_core` on; otherwise it shares
+    all cores with the actors there, or with `sharers` of its own kind in equal parts, of which it gets part `part`.
+    """
 
     name: str
-    num_gpus: int
-    environment: dict[str, str]
+    node: Node
+    cpus: int
+    gpus: int
+    first_core: int = 0
+    part: int = 0
+    sharers: int = 1
+
+    def cores(self, usable: Sequence[int]) -> list[int]:
+        """Those of the machine's `usable` cores that the actor may use."""
+        if self.cpus:
+            return sorted({usable[(self.first_core + i) % len(usable)] for i in range(self.cpus)})
+        start, end = (len(usable) * part // self.sharers for part in (self.part, self.part + 1))
+        return list(usable[start:end]) or [usable[self.part % len(usable)]]
 
 
-def generator_placements(config: Config) -> list[Placement]:
-    """One placement per generator."""
-    environment = _environment() | engine_environment(config.generators)
-    return [
-        Placement(f"generator_{index}", config.generators.gpus, environment) for index in range(config.generators.count)
-    ]
+def place_learner(config: Config, nodes: Sequence[Node]) -> list[Seat]:
+    """Seats for the ranks of the learner: on the driver's machine if they fit there, else on as few as possible.
+
+    Rank 0 writes checkpoints into the run directory. Raises UserError if the ranks do not fit.
+    """
+    cfg = config.learner
+    gpus = int(cfg.gpus > 0)
+    names = ["learner"] if cfg.ranks == 1 else [f"learner_{rank}" for rank in range(cfg.ranks)]
+    seats: list[Seat] = []
+    for node in sorted(nodes, key=lambda node: (not node.is_ours, -node.gpus, -node.cpus)):
+        cores = 0
+        while len(seats) < cfg.ranks and node.has(cfg.cpus, gpus):
+            name = names[len(seats)]
+            seats.append(Seat(name=name, node=node, cpus=cfg.cpus, gpus=gpus, first_core=cores))
+            node = node.less(cfg.cpus, gpus)
+            cores += cfg.cpus
+    if len(seats) < cfg.ranks:
+        wanted = f"{cfg.ranks} ranks of the learner with {_share(cfg.cpus, gpus)} each"
+        raise UserError(f"{wanted} do not fit: {_cluster(nodes)}")
+    return seats
 
 
-def learner_placements(config: Config) -> list[Placement]:
-    """One placement per rank of the learner."""
-    count = config.learner.ranks
-    environment = _environment() | {"OMP_NUM_THREADS": str(max(1, len(usable_cores()) // count))}
-    if not on_cluster():
-        environment["GLOO_SOCKET_IFNAME"] = "lo"
-    names = ["learner"] if count == 1 else [f"learner_{index}" for index in range(count)]
-    return [Placement(name, int(config.learner.gpus > 0), environment) for name in names]
+def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat]) -> list[Seat]:
+    """Seats for as many of the missing generators as fit, spread over the machines.
+
+    `taken` are the seats of the learner and of the running generators, whose resources `nodes` must not include.
+    Generators are called generator_0 to generator_<count - 1>; the lowest free names are used.
+    """
+    cfg = config.generators
+    free = {node.id: node for node in nodes}
+    load = Counter(seat.node.id for seat in taken if seat.name.startswith("generator"))
+    used_names = {seat.name for seat in taken}
+    names = [name for i in range(cfg.count) if (name := f"generator_{i}") not in used_names]
+    chosen: list[tuple[str, Node]] = []
+    for name in names:
+        fitting = [node for node in free.values() if node.has(cfg.cpus, cfg.gpus)]
+        if not fitting:
+            break
+        node = min(fitting, key=lambda node: (load[node.id], -node.gpus, -node.cpus, node.id))
+        free[node.id] = node.less(cfg.cpus, cfg.gpus)
+        load[node.id] += 1
+        chosen.append((name, node))
+    seats: list[Seat] = []
+    for number, (name, node) in enumerate(chosen):
+        here = [seat for seat in [*taken, *seats] if seat.node.id == node.id]
+        before = sum(other.id == node.id for _, other in chosen[:number])
+        of_kind = load[node.id]
+        seats.append(
+            Seat(
+                name=name,
+                node=node,
+                cpus=cfg.cpus,
+                gpus=cfg.gpus,
+                first_core=_free_cores(here, cfg.cpus),
+                part=of_kind - sum(other.id == node.id for _, other in chosen) + before,
+                sharers=of_kind,
+            )
+        )
+    return seats
 
 
-def on_cluster() -> bool:
-    """Whether actors may run on other machines."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+def require_generators(config: Config, seats: Sequence[Seat], nodes: Sequence[Node]) -> None:
+    """Raise UserError if fewer generators have a seat than the run needs at its start."""
+    cfg = config.generators
+    needed = min(cfg.min_count or cfg.count, cfg.count)
+    if len(seats) < needed:
+        wanted = f"{needed} generators with {_share(cfg.cpus, cfg.gpus)} each do not fit beside the learner"
+        raise UserError(f"{wanted}: {_cluster(nodes)}; there is room for {len(seats)}")
 
 
-def _environment() -> dict[str, str]:
-    # Ray would give an actor one thread; on a CPU the actors take turns, so each may use every core.
-    return {"OMP_NUM_THREADS": str(len(usable_cores())), "TOKENIZERS_PARALLELISM": "false"}
+def _free_cores(seats: Iterable[Seat], cpus: int) -> int:
+    """The first core of a block of `cpus` cores that none of `seats` has."""
+    taken = {core for seat in seats for core in range(seat.first_core, seat.first_core + seat.cpus)}
+    first = 0
+    while any(core in taken for core in range(first, first + cpus)):
+        first += 1
+    return first
+
+
+def _share(cpus: int, gpus: int) -> str:
+    return f"{cpus} CPUs and {gpus} GPUs"
+
+
+def _cluster(nodes: Sequence[Node]) -> str:
+    return f"free in the cluster: {', '.join(map(str, nodes)) or 'nothing'}"

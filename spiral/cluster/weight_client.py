@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spiral.cluster.actors import Actor
-from spiral.cluster.waiting import Waiter
+import ray
+
+from spiral.cluster.failures import explain, late
+from spiral.cluster.hosts import Host
 
 
 class WeightClient:
     """Implements vLLM's VLLMWeightSyncClient. Lives in the learner, which sets `version` before it sends."""
 
-    def __init__(self, generators: Sequence[Actor], gpus_each: int, waiter: Waiter, timeout_s: float) -> None:
+    def __init__(self, generators: Sequence[Host], gpus_each: int, timeout_s: float) -> None:
         self.version = 0
         self._generators = generators
         self._gpus_each = gpus_each
-        self._waiter = waiter
         self._timeout_s = timeout_s
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
@@ -36,8 +37,16 @@ class WeightClient:
         """Nothing to do: generators end with the run."""
 
     def _call_all(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> None:
-        calls = [
-            (generator.name, getattr(generator.handle, method).remote(*args))
-            for generator, args in zip(self._generators, arguments, strict=True)
-        ]
-        self._waiter.get_all(calls, self._timeout_s, f"answer {method}() for policy version {self.version}")
+        """Call a method of every generator and wait. The first failure is raised at once."""
+        action = f"answer {method}() for policy version {self.version}"
+        hosts = {host.call(method, *args): host for host, args in zip(self._generators, arguments, strict=True)}
+        waiting = list(hosts)
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=self._timeout_s)
+            if not ready:
+                raise late(hosts[waiting[0]], self._timeout_s, action)
+            for reference in ready:
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    raise explain(hosts[reference], error, action) from error

@@ -10,6 +10,7 @@ from spiral.config.tree import (
     AlarmsConfig,
     CheckpointConfig,
     Config,
+    EpisodesConfig,
     EvalConfig,
     GameChoice,
     GeneratorsConfig,
@@ -20,12 +21,13 @@ from spiral.config.tree import (
     WandbConfig,
     WeightsConfig,
 )
-from spiral.errors import RunFailed, UserError
+from spiral.errors import RunFailed, RunInterrupted, UserError
 
 __all__ = [
     "AlarmsConfig",
     "CheckpointConfig",
     "Config",
+    "EpisodesConfig",
     "EvalConfig",
     "GameChoice",
     "GeneratorsConfig",
@@ -35,6 +37,7 @@ __all__ = [
     "RolloutConfig",
     "RunConfig",
     "RunFailed",
+    "RunInterrupted",
     "UserError",
     "WandbConfig",
     "WeightsConfig",

@@ -1,6 +1,7 @@
 """Reads a config from YAML or a mapping, applies dotted overrides, and explains an error in one line."""
 
 import copy
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,11 +11,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from spiral.config.section import Section
+from spiral.config.text import parse
 from spiral.config.tree import Config, GameChoice
 from spiral.errors import UserError
 from spiral.plugins import did_you_mean
 
 Source = str | Path | Mapping[str, Any]
+
+_short = reprlib.Repr()  # YAML's aliases can make a small file an enormous value
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
 
 
 def load_config(source: Source, overrides: Sequence[str] = ()) -> Config:
@@ -25,15 +30,15 @@ def load_config(source: Source, overrides: Sequence[str] = ()) -> Config:
     """
     if isinstance(source, Mapping):
         return _validated("config", copy.deepcopy(dict(source)), overrides)
-    path = _find(source)
     try:
-        tree = yaml.safe_load(path.read_text())
+        path = _find(source)
+        tree = parse(path.read_text("utf-8"))
     except OSError as error:
-        raise UserError(f"config {path}: {error.strerror}") from error
+        raise UserError(f"config {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"config {path} is not text") from error
+        raise UserError(f"config {source} is not text") from error
     except yaml.YAMLError as error:
-        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"config {source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(f"config {path}: expected keys and values, got {type(tree).__name__}")
     return _validated(f"config {path}", tree, overrides)
@@ -58,6 +63,8 @@ def packaged_configs() -> dict[str, Path]:
 
 def _find(source: str | Path) -> Path:
     """The file behind a path or the name of a packaged config."""
+    if "\0" in str(source):
+        raise UserError(f"config {str(source)!r}: no such file")
     path, packaged = Path(source), packaged_configs()
     if not path.is_file() and str(source) in packaged:
         return packaged[str(source)]
@@ -106,33 +113,28 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """Set one `key.path=value` in the tree. Raises UserError."""
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise UserError(f"override {override!r}: expected key.path=value, for example learner.kl_coef=0.1")
+        raise UserError(f"override {_short.repr(override)}: expected key.path=value, for example learner.kl_coef=0.1")
     try:
-        value = yaml.safe_load(text)
+        value = parse(text)
     except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not valid YAML") from error
+        raise UserError(f"override {_short.repr(override)}: the value is not valid YAML") from error
     *parents, leaf = path.strip().split(".")
     node: Any = tree
     for parent in parents:
         node = node.setdefault(parent, {}) if isinstance(node, dict) else node[_index(node, parent, override)]
         if not isinstance(node, dict | list):
-            raise UserError(f"override {override!r}: {parent!r} holds a value, not a section")
+            raise UserError(f"override {_short.repr(override)}: {_short.repr(parent)} holds a value, not a section")
     key = leaf if isinstance(node, dict) else _index(node, leaf, override)
-    node[key] = _number(value) if isinstance(value, str) else value
+    node[key] = value
 
 
 def _index(items: list[Any], text: str, override: str) -> int:
-    if not text.isdecimal() or int(text) >= len(items):
-        raise UserError(f"override {override!r}: expected an index below {len(items)}, got {text!r}")
-    return int(text)
-
-
-def _number(text: str) -> str | float:
-    """YAML 1.1 reads 1e-6, without a dot, as text."""
-    try:
-        return float(text) if text[:1] in "0123456789.+-" else text
-    except ValueError:
-        return text
+    indices = [str(index) for index in range(len(items))]
+    if text not in indices:
+        raise UserError(
+            f"override {_short.repr(override)}: expected an index below {len(items)}, got {_short.repr(text)}"
+        )
+    return indices.index(text)
 
 
 def _explain(error: ValidationError) -> str:
@@ -144,10 +146,10 @@ def _explain(error: ValidationError) -> str:
         sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
         plain = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
         hint = did_you_mean(plain, sorted(known | sections), otherwise="see `spiral train --help`")
-        message = f"unknown key {where!r}; {hint}"
+        message = f"unknown key {_short.repr(where)}; {hint}"
     elif first["type"] == "missing":
         message = f"{where!r} is missing"
     else:
-        got = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        got = f", got {_short.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
         message = f"{where or 'config'}: {first['msg'].removeprefix('Value error, ')}{got}"
-    return message + (f" (and {more} more)" if more else "")
+    return " ".join(message.split()) + (f" (and {more} more)" if more else "")

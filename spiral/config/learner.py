@@ -15,6 +15,8 @@ class LearnerConfig(Section):
     """GPUs over which the model is sharded, one process (rank) each. 0: run on the CPU."""
     cpu_ranks: Count = 1
     """Processes over which the model is sharded if there are no GPUs."""
+    cpus: Natural = 0
+    """CPU cores that each rank has to itself. 0: ranks without GPUs share all cores of their machine."""
     loss: str = "reinforce"
     """Policy loss: the name of a plug-in, or module:function (docs/extending.md)."""
     advantage: str = "rae"

@@ -7,7 +7,7 @@ from annotated_types import Gt, Le
 from pydantic import model_validator
 
 from spiral.config.learner import LearnerConfig
-from spiral.config.section import Count, Fraction, Natural, NonNegative, Positive, Section
+from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
 from spiral.types import AnswerFormat
 
 
@@ -36,7 +36,7 @@ class RunConfig(Section):
 
     dir: Path = Path("runs")
     """Parent of run directories."""
-    name: str = "run"
+    name: FileName = "run"
     """Name of the run directory and of the W&B run. An existing directory is refused."""
 
 
@@ -63,10 +63,8 @@ class RolloutConfig(Section):
     """Retries of an illegal action, with the reason shown, before the match is forfeited."""
     max_staleness: Natural = 0
     """0: play, learn and publish in turn. K: play up to K batches ahead, with weights up to K versions old."""
-    match_timeout_s: Positive = 600.0
-    """A match that takes longer is void."""
-    timeout_s: Positive = 3600.0
-    """Time limit for a generator to return its matches; a late one is named and ends the run."""
+    move_timeout_s: Positive = 300.0
+    """A match is void if its game or a scripted player takes longer than this for one move. Sampling is not counted."""
 
     @model_validator(mode="after")
     def _no_truncation(self) -> "RolloutConfig":
@@ -83,8 +81,12 @@ class GeneratorsConfig(Section):
 
     count: Count = 1
     """Number of generators: Ray actors, each with its own vLLM engine."""
+    min_count: Natural = 0
+    """A run starts with this many if there is no room for `count`; the others start when machines join. 0: `count`."""
     gpus: Natural = 0
     """GPUs per generator (tensor parallel). 0: run on the CPU."""
+    cpus: Natural = 0
+    """CPU cores that a generator has to itself. 0: generators without GPUs share all cores of their machine."""
     max_num_seqs: Count = 256
     """Maximum number of sequences that an engine samples at the same time."""
     max_model_len: Count = 4096
@@ -95,6 +97,10 @@ class GeneratorsConfig(Section):
     """Share of a GPU's memory that the engine may take."""
     start_timeout_s: Positive = 600.0
     """Time limit for an engine to start."""
+    hang_timeout_s: Positive = 300.0
+    """A generator that samples no token and does not answer for this long is replaced."""
+    max_restarts: Natural = 20
+    """Generators that may be replaced within an hour; one more ends the run."""
 
 
 class WeightsConfig(Section):
@@ -103,9 +109,10 @@ class WeightsConfig(Section):
     transport: Literal["files", "nccl"] = "files"
     """files: safetensors files. nccl: from GPU to GPU, by vLLM's weight transfer (not run by us yet)."""
     dir: Path | None = None
-    """Directory for published weights. Default: shared memory (/dev/shm), or else the run directory."""
+    """Directory for published weights on each machine, created if missing. Default: shared memory (/dev/shm) or, if
+    that is too small, the temporary directory."""
     timeout_s: Positive = 300.0
-    """Time limit for a generator to load a policy version; a late one is named and ends the run."""
+    """Time limit for a generator to load a policy version; a late one is replaced."""
 
 
 class EvalConfig(Section):
@@ -130,6 +137,15 @@ class CheckpointConfig(Section):
     """Number of newest checkpoints to keep."""
     keep_every: Natural = 0
     """Also keep the checkpoints of every N-th step forever. 0: none."""
+    grace_s: Positive = 120.0
+    """After a signal, the time for the step that the learner is in and for a checkpoint of it."""
+
+
+class EpisodesConfig(Section):
+    """The record of played episodes."""
+
+    keep: Natural = 0
+    """Number of newest steps whose episodes stay on disk. 0: all."""
 
 
 class AlarmsConfig(Section):
@@ -182,6 +198,7 @@ class Config(Section):
     weights: WeightsConfig = WeightsConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    episodes: EpisodesConfig = EpisodesConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     monitor: MonitorConfig = MonitorConfig()
     wandb: WandbConfig = WandbConfig()

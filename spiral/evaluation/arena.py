@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spiral.config import UserError
-from spiral.types import POLICY, Episode, Match
+from spiral.types import POLICY, EpisodeHeader, Match
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,11 @@ def paired_matches(game: str, opponent: str, num_pairs: int, seed: int, first_id
     return matches
 
 
-def paired_score(episodes: Sequence[Episode]) -> Score:
+def paired_score(episodes: Sequence[EpisodeHeader]) -> Score | None:
     """The policy's score over the episodes of `paired_matches`, in the same order.
 
     The two matches of a seed count as one observation, so that a role's advantage does not widen the interval. A pair
-    with a void episode is left out. Raises UserError if no pair is left.
+    with a void episode is left out; None if no pair is left.
     """
     means = []
     for first, second in zip(episodes[::2], episodes[1::2], strict=True):
@@ -46,6 +45,6 @@ def paired_score(episodes: Sequence[Episode]) -> Score:
         if "void" not in (first.end_reason, second.end_reason):
             means.append((first.returns[0] + second.returns[1]) / 2)
     if not means:
-        raise UserError(f"every evaluation pair was void; the first match: {episodes[0].error or episodes[1].error}")
+        return None
     ci95 = 1.96 * statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
     return Score(statistics.fmean(means), ci95, len(means))

@@ -4,16 +4,29 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from spiral.config import Config
 from spiral.evaluation.arena import Score, paired_matches, paired_score
 from spiral.evaluation.exploitability import language_model_nash_conv
 from spiral.game import ExactGame, make
 from spiral.game.solve import DecisionPoint, decision_points
-from spiral.types import POLICY, Episode, Match
+from spiral.types import POLICY, Episode, EpisodeHeader, Match
 
-Play = Callable[[list[Match]], list[Episode]]
-"""Returns the episodes of matches, in the order of the matches."""
+
+class PlayedMatches(Protocol):
+    """Matches that were played. Their episodes stay where they were played, until some are asked for."""
+
+    @property
+    def headers(self) -> Sequence[EpisodeHeader]:
+        """One for each match, in the order of the matches."""
+
+    def episodes(self, match_ids: Sequence[int]) -> list[Episode]:
+        """The whole episodes of a few matches."""
+
+
+Play = Callable[[list[Match]], PlayedMatches]
+"""Plays matches to their end. Their ids differ."""
 
 ActionLogprobs = Callable[[str, Sequence[DecisionPoint]], list[tuple[float, ...]]]
 """The policy's log-probability of each legal action, at each decision point of a game."""
@@ -24,13 +37,21 @@ class Evaluation:
     """The strength of one policy.
 
     `metrics` has the keys `eval/...` of metrics.jsonl: `eval/<game>/nash_conv` and `illegal_mass`, and
-    `eval/<game>/vs_<opponent>/score`, `ci95`, `illegal_rate` and `forfeit_rate`. `episodes` holds one match per game
-    and opponent. `duration_s` is the time the measurement took, without the start of the engine.
+    `eval/<game>/vs_<opponent>/score`, `ci95`, `pairs`, `void`, `illegal_rate` and `forfeit_rate`. Where every pair was
+    void there are only `pairs` (0) and `void`, the number of void matches; one pair gives no `ci95`. `episodes` holds
+    one match per game and opponent. `duration_s` is the time the measurement took, without the start of the engine.
+    `warnings` has one line per game and opponent with void matches.
     """
 
     metrics: dict[str, float]
     episodes: tuple[Episode, ...]
     duration_s: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a NashConv or a score at all."""
+        return any(key.endswith(("/nash_conv", "/score")) for key in self.metrics)
 
     def games(self) -> list[str]:
         """The games that were measured, in order."""
@@ -39,7 +60,7 @@ class Evaluation:
         return list(dict.fromkeys(found))
 
     def opponents(self, game: str) -> list[str]:
-        """The opponents that were played in `game`, in order."""
+        """The opponents with a score in `game`, in order."""
         start, end = f"eval/{game}/vs_", "/score"
         return [key[len(start) : -len(end)] for key in self.metrics if key.startswith(start) and key.endswith(end)]
 
@@ -48,7 +69,7 @@ class Evaluation:
         return self.metrics.get(f"eval/{game}/nash_conv")
 
     def score(self, game: str, opponent: str) -> Score:
-        """Mean return against an opponent. Raises KeyError for a pairing that was not played."""
+        """Mean return against an opponent. Raises KeyError for a pairing that was not played, or always void."""
         key = f"eval/{game}/vs_{opponent}"
         return Score(self.metrics[f"{key}/score"], self.metrics.get(f"{key}/ci95"), int(self.metrics[f"{key}/pairs"]))
 
@@ -80,25 +101,47 @@ def evaluate_policy(config: Config, play: Play, action_logprobs: ActionLogprobs)
         for number, (game, opponent) in enumerate(pairings)
         for match in paired_matches(game, opponent, config.eval.pairs, config.seed, first_id=num_each * number)
     ]
-    episodes = play(matches) if matches else []  # all at once: the engine is fastest when it is full
+    if not matches:
+        return Evaluation(metrics=metrics, episodes=(), duration_s=time.monotonic() - start_s)
+    played = play(matches)  # all at once: the engine is fastest when it is full
+    headers, shown, warnings = played.headers, [], []
     for number, (game, opponent) in enumerate(pairings):
-        metrics |= _pairing_metrics(game, opponent, episodes[num_each * number : num_each * (number + 1)])
-    if episodes:
-        metrics["eval/illegal_rate"] = _illegal_rate(episodes)
-    return Evaluation(metrics=metrics, episodes=tuple(episodes[::num_each]), duration_s=time.monotonic() - start_s)
+        pairing = headers[num_each * number : num_each * (number + 1)]
+        metrics |= _pairing_metrics(game, opponent, pairing)
+        sound = [header for header in pairing if header.end_reason != "void"]
+        shown.append((sound or pairing)[0].match.id)
+        if len(sound) < num_each:
+            warnings.append(f"{game} against {opponent}: {_first_error(pairing)}")
+    if any(header.end_reason != "void" for header in headers):
+        metrics["eval/illegal_rate"] = _illegal_rate(headers)
+    return Evaluation(
+        metrics=metrics,
+        episodes=tuple(played.episodes(shown)),
+        duration_s=time.monotonic() - start_s,
+        warnings=tuple(warnings),
+    )
 
 
-def _pairing_metrics(game: str, opponent: str, episodes: Sequence[Episode]) -> dict[str, float]:
+def _first_error(episodes: Sequence[EpisodeHeader]) -> str:
+    """How many of the matches were void, and why the first of them was, in one line."""
+    void = [episode for episode in episodes if episode.end_reason == "void"]
+    reason = " ".join((void[0].error or "no reason given").split())
+    return f"{len(void)} of {len(episodes)} matches were void, the first because: {reason}"
+
+
+def _pairing_metrics(game: str, opponent: str, episodes: Sequence[EpisodeHeader]) -> dict[str, float]:
+    measured: dict[str, float] = {"pairs": 0, "void": sum(e.end_reason == "void" for e in episodes)}
     score = paired_score(episodes)
-    forfeits = sum(e.forfeit_by is not None and e.match.players[e.forfeit_by] == POLICY for e in episodes)
-    measured = {"score": score.mean, "pairs": score.num_pairs, "illegal_rate": _illegal_rate(episodes)}
-    measured["forfeit_rate"] = forfeits / len(episodes)
-    if score.ci95 is not None:
-        measured["ci95"] = score.ci95
+    if score is not None:
+        forfeits = sum(e.forfeit_by is not None and e.match.players[e.forfeit_by] == POLICY for e in episodes)
+        measured |= {"score": score.mean, "pairs": score.num_pairs}
+        measured |= {"illegal_rate": _illegal_rate(episodes), "forfeit_rate": forfeits / len(episodes)}
+        if score.ci95 is not None:
+            measured["ci95"] = score.ci95
     return {f"eval/{game}/vs_{opponent}/{name}": value for name, value in measured.items()}
 
 
-def _illegal_rate(episodes: Sequence[Episode]) -> float:
+def _illegal_rate(episodes: Sequence[EpisodeHeader]) -> float:
     """The share of the policy's turns whose action was illegal."""
-    turns = [turn for episode in episodes for turn in episode.turns if turn.completion is not None]
+    turns = [turn for episode in episodes for turn in episode.turns if turn.min_version >= 0]
     return sum(not turn.legal for turn in turns) / max(1, len(turns))

@@ -1,6 +1,7 @@
 """Which match is played next. Match k of a run is a pure function of (run seed, k)."""
 
 import random
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ class Schedule:
         self._ids = [game.id for game in games]
         self._weights = [game.weight for game in games]
         self._next = 0
-        self._again: list[int] = []  # issued before a restart and not done: they come first
         self._open: set[int] = set()
+        self._again: deque[int] = deque()  # issued before a restart and not done: they come first
 
     def match(self, k: int) -> Match:
         """Match k: its game is drawn by weight, the policy plays both roles."""
@@ -25,14 +26,18 @@ class Schedule:
         game = rng.choices(self._ids, self._weights)[0]
         return Match(id=k, game=game, seed=rng.getrandbits(31), players=(POLICY, POLICY))
 
-    def issue(self, num_matches: int) -> list[Match]:
-        """The next matches to play."""
-        again, self._again = self._again[:num_matches], self._again[num_matches:]
-        num_new = num_matches - len(again)
-        numbers = again + list(range(self._next, self._next + num_new))
-        self._next += num_new
-        self._open.update(numbers)
-        return [self.match(k) for k in numbers]
+    def next_match(self) -> Match:
+        """The next match to play: the smallest number that was open at a restart, then new numbers."""
+        if self._again:
+            k = self._again.popleft()
+        else:
+            k, self._next = self._next, self._next + 1
+        self._open.add(k)
+        return self.match(k)
+
+    def is_open(self, k: int) -> bool:
+        """Whether match k was issued, before or after a restart, and is not done."""
+        return k in self._open
 
     def done(self, match_ids: Iterable[int]) -> None:
         """These matches were trained on, or dropped for good: they are never issued again."""
@@ -40,7 +45,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Every number below `next` is done, except those in `open`."""
-        return {"next": self._next, "open": sorted(self._open | set(self._again))}
+        return {"next": self._next, "open": sorted(self._open)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._next, self._again, self._open = state["next"], list(state["open"]), set()
+        self._next, self._open, self._again = state["next"], set(state["open"]), deque(sorted(state["open"]))

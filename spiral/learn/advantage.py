@@ -5,19 +5,17 @@ A plug-in is a factory: called once with the LearnerConfig, it returns an Advant
 `module:factory` (docs/extending.md).
 """
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from spiral.config import LearnerConfig, UserError
 from spiral.learn.model.sharding import same_on_all_ranks
 from spiral.learn.plugin_calls import errors_named, load_callable
-from spiral.types import Episode, EpisodeHeader, TurnHeader
+from spiral.types import EpisodeHeader
 
 GROUP = "spiral.advantages"
 
@@ -48,33 +46,6 @@ class AdvantageEstimator(Protocol):
     def load_state_dict(self, state: Any) -> None:
         """Restore what `state_dict` returned, from a checkpoint. Tensors come back on the CPU."""
         ...
-
-
-def episode_headers(episodes: Iterable[Episode]) -> list[EpisodeHeader]:
-    """The headers of `episodes`, in match-id order."""
-    return [
-        EpisodeHeader(
-            match=episode.match,
-            returns=episode.returns,
-            end_reason=episode.end_reason,
-            turns=tuple(
-                TurnHeader(role=turn.role, legal=turn.legal, prompt_hash=prompt_hash(turn.prompt_ids))
-                for turn in episode.turns
-            ),
-        )
-        for episode in sorted(episodes, key=lambda episode: episode.match.id)
-    ]
-
-
-def prompt_hash(prompt_ids: Sequence[int]) -> int:
-    """64 bits of BLAKE2b over the token ids as little-endian int32; 0 for an empty prompt.
-
-    The same in every process and on every machine, which Python's `hash` is not.
-    """
-    if len(prompt_ids) == 0:
-        return 0
-    tokens = np.asarray(prompt_ids, dtype="<i4").tobytes()
-    return int.from_bytes(hashlib.blake2b(tokens, digest_size=8).digest(), "little")
 
 
 class CheckedEstimator:

@@ -14,16 +14,16 @@ import torch
 from transformers import AutoTokenizer
 
 from spiral.config import Config
-from spiral.learn.advantage import CheckedEstimator, episode_headers
+from spiral.headers import episode_header
+from spiral.learn.advantage import CheckedEstimator
 from spiral.learn.kernels.logprobs import TokenStats
 from spiral.learn.kernels.packing import Batch, make_batch, plan_packs
+from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.loss import LossInputs, importance_ratios, kl_loss, load_loss, reinforce
 from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import DTYPES, trainable
 from spiral.learn.model.policy import Policy, Reference
 from spiral.learn.model.sharding import (
-    SINGLE_RANK,
-    Rank,
     all_reduce,
     balance_by_length,
     gather_full,
@@ -31,12 +31,15 @@ from spiral.learn.model.sharding import (
     load_weights,
     shard,
 )
-from spiral.learn.samples import cut_evenly, make_samples
-from spiral.learn.step_metrics import StepMetrics
+from spiral.learn.rank import SINGLE_RANK, Rank
+from spiral.learn.recording import EpisodeRecorder, TrainedStep
+from spiral.learn.samples import cut_evenly, make_samples, score_turns
+from spiral.learn.step_metrics import StepMetrics, TurnRatios
 from spiral.learn.weights import checkpoint
 from spiral.learn.weights.checkpoint_writer import CheckpointWriter
-from spiral.learn.weights.publish import publish, publish_dirs
-from spiral.types import Episode, TrainingSample, WeightsRef
+from spiral.learn.weights.publisher import Publisher
+from spiral.storage.weight_files import Files
+from spiral.types import Episode, WeightsRef
 
 
 class Learner:
@@ -68,37 +71,52 @@ class Learner:
             shard(self._reference, self._reference.model.get_decoder().layers, self._mesh)
         self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
         self._optimizer = Optimizer(self._policy.parameters(), config.learner, config.steps)
+        self._publisher = Publisher(config, rank, self._trainable, lambda: self._trainable.live(self._policy))
         self._checkpoints = CheckpointWriter(config)
+        self._recorder = EpisodeRecorder(config.episodes.keep)
+        self._received: dict[int, Episode] = {}
+        self._trained: TrainedStep | None = None
 
     # --- a step
+
+    def receive(self, episodes: Sequence[Episode]) -> None:
+        """Keep episodes for `train`, by match id. One with the id of an earlier one replaces it."""
+        self._received.update((episode.match.id, episode) for episode in episodes)
+
+    def train(self, step: int, version: int, match_ids: Sequence[int]) -> dict[str, float]:
+        """`step` on the received episodes of these matches, which are kept no longer."""
+        return self.step(step, version, [self._received.pop(match_id) for match_id in match_ids])
 
     def step(self, step: int, version: int, episodes: Sequence[Episode]) -> dict[str, float]:
         """Score `episodes`, make `learner.epochs` passes over their samples, and return the step's metrics.
 
         `step` counts from 1; `version` is the current policy version, the one published last. Raises UserError if a
         plug-in fails, FloatingPointError before the optimizer is touched if a loss or gradient is not finite, and
-        OSError if an earlier checkpoint could not be written.
+        OSError if an earlier checkpoint or episode file could not be written.
         """
         self._checkpoints.raise_failure()
+        self._recorder.raise_failure()
         start = time.monotonic()
         cfg = self._config.learner
         episodes = sorted(episodes, key=lambda episode: episode.match.id)
-        advantages = self._estimator.score(episode_headers(episodes))
-        samples = make_samples(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
+        advantages = self._estimator.score([episode_header(episode) for episode in episodes])
+        turns = score_turns(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
+        table, ratios = make_samples(turns), TurnRatios(len(turns))
         if cfg.reference_refresh_every and step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
             self._refresh_reference()
         step_metrics = StepMetrics()
         for epoch in range(cfg.epochs):
-            order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(samples)), len(samples))
+            order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(table)), len(table))
             for part in cut_evenly(order, most=cfg.local_batch_size * self._rank.count):
-                self._optimizer_step([samples[i] for i in part], version, step_metrics)
+                self._optimizer_step(table, part, version, step_metrics, None if epoch else ratios)
         metrics = self._estimator.metrics() | step_metrics.metrics(self._mesh)
         metrics["train/learning_rate"] = self._optimizer.learning_rate
-        metrics["train/num_tokens"] = sum(sum(sample.loss_mask) for sample in samples)
-        metrics["train/num_samples"] = len(samples)
+        metrics["train/num_tokens"] = len(table.trained_T)
+        metrics["train/num_samples"] = len(table)
         self._optimizer.end_step()
+        self._trained = TrainedStep(step=step, episodes=episodes, turns=turns, ratios=ratios.gathered(self._mesh))
         learn_s = time.monotonic() - start
-        num_trained = cfg.epochs * sum(len(sample.token_ids) for sample in samples)
+        num_trained = cfg.epochs * len(table.token_ids_N)
         return metrics | {"perf/learn_s": learn_s, "perf/trained_tokens_per_s": num_trained / learn_s}
 
     def _refresh_reference(self) -> None:
@@ -109,15 +127,17 @@ class Learner:
                 for name, tensor in self._trainable.live(self._reference).items():
                     tensor.copy_(policy[name])
 
-    def _optimizer_step(self, samples: list[TrainingSample], version: int, step_metrics: StepMetrics) -> None:
+    def _optimizer_step(
+        self, table: SampleTable, samples: list[int], version: int, step_metrics: StepMetrics, ratios: TurnRatios | None
+    ) -> None:
         """Accumulate the gradient over the micro batches of `samples`, check it, clip it, and update the weights."""
-        num_segments = sum(1 + max(sample.segment_ids) for sample in samples)
-        num_tokens = sum(sum(sample.loss_mask) for sample in samples)
+        num_segments = int(table.segments.count[samples].sum())
+        num_tokens = int(table.trained.count[samples].sum())
         # From the first update on, the weights are no longer those of the published version.
         weights_are_current = step_metrics.num_optimizer_steps == 0
         nonfinite_matches: set[int] = set()
         self._optimizer.zero_grad()
-        for batch, weight in self._micro_batches(samples, version):
+        for batch, weight in self._micro_batches(table, samples, version):
             stats = self._forward(batch)
             inputs = LossInputs(
                 logprob_T=stats.logprob_T,
@@ -131,7 +151,7 @@ class Learner:
                 max_tokens=self._config.rollout.max_tokens,
                 config=self._config.learner,
             )
-            ratios = importance_ratios(inputs)
+            importance = importance_ratios(inputs)
             loss = self._loss(inputs) + self._kl_term(inputs, stats)
             if not torch.isfinite(loss):
                 nonfinite_matches.update(batch.episode_ids)
@@ -139,10 +159,12 @@ class Learner:
             (weight * self._rank.count * loss).backward()  # type: ignore[no-untyped-call]
             if weight:
                 step_metrics.add_micro_batch(
-                    batch, stats, ratios, loss.detach(), weights_are_current=weights_are_current
+                    batch, stats, importance, loss.detach(), weights_are_current=weights_are_current
                 )
+                if ratios is not None:
+                    ratios.add_micro_batch(batch, stats.logprob_T)
         grad_norm = self._optimizer.clip()
-        self._require_finite(nonfinite_matches, grad_norm, samples)
+        self._require_finite(nonfinite_matches, grad_norm, table.episode_id_B[samples].tolist())
         self._optimizer.step()
         step_metrics.add_optimizer_step(grad_norm=grad_norm, num_segments=num_segments, num_tokens=num_tokens)
 
@@ -160,59 +182,72 @@ class Learner:
             importance_max=cfg.importance_max,
         )
 
-    def _require_finite(self, nonfinite_matches: set[int], grad_norm: float, samples: list[TrainingSample]) -> None:
+    def _require_finite(self, nonfinite_matches: set[int], grad_norm: float, all_matches: list[int]) -> None:
         """Raise FloatingPointError on every rank if a loss on any rank, or the gradient, is not finite."""
         (num_nonfinite,) = all_reduce([len(nonfinite_matches)], self._mesh)
         if not num_nonfinite and math.isfinite(grad_norm):
             return
         what = "loss is not finite" if num_nonfinite else f"gradient norm is {grad_norm}"
-        matches = sorted(nonfinite_matches or {sample.episode_id for sample in samples})
+        matches = sorted(nonfinite_matches or set(all_matches))
         plugin = "" if self._loss is reinforce else f" (learner.loss {self._config.learner.loss})"
         raise FloatingPointError(f"{what} in a batch with matches {matches}{plugin}")
 
-    def _micro_batches(self, samples: list[TrainingSample], version: int) -> Iterator[tuple[Batch, float]]:
+    def _micro_batches(self, table: SampleTable, samples: list[int], version: int) -> Iterator[tuple[Batch, float]]:
         """This rank's share of the samples, as (batch, weight of its loss).
 
         Every rank must take part in every forward pass: one that has run out of packs repeats a sample with weight 0.
         """
         cfg = self._config.learner
-        shares = balance_by_length([len(sample.token_ids) for sample in samples], self._rank.count)
-        plans = [plan_packs([len(samples[i].token_ids) for i in share], cfg.pack_tokens) for share in shares]
+        lengths = table.tokens.count[samples].tolist()
+        shares = balance_by_length(lengths, self._rank.count)
+        plans = [plan_packs([lengths[i] for i in share], cfg.pack_tokens) for share in shares]
         share, packs = shares[self._rank.index], plans[self._rank.index]
         for begin in range(0, max(map(len, plans)), cfg.micro_batch_size):
             chosen = [samples[share[i]] for pack in packs[begin : begin + cfg.micro_batch_size] for i in pack]
-            yield make_batch(chosen or samples[:1], version, self._device), float(bool(chosen))
+            yield make_batch(table, chosen or samples[:1], version, self._device), float(bool(chosen))
 
     def _forward(self, batch: Batch) -> TokenStats:
         """Statistics of the trained tokens under the policy, including the KL to the reference if there is one."""
         with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
             return TokenStats(*self._policy(batch, [self._reference] if self._reference is not None else []))
 
+    # --- the record of a step
+
+    def record(self, run_dir: Path, step: int) -> None:
+        """Write the episodes of the last step, which must be `step`, in the background. Only rank 0 writes.
+
+        A failure (a full disk) is raised by the next `step`, `record` or `finish_record`.
+        """
+        assert self._trained is not None and self._trained.step == step, f"step {step} is not the last one"
+        if self._is_rank_0:
+            self._recorder.record(run_dir, self._trained)
+        self._trained = None
+
+    def finish_record(self) -> None:
+        """Wait until the episodes that are being written, if any, are on disk. Raises OSError if that failed."""
+        self._recorder.finish()
+
     # --- weights for the generators
 
     def publish(self, version: int) -> WeightsRef | None:
-        """Write the weights as policy version `version` where generators can load them. Only rank 0 returns a value."""
-        kind = self._trainable
-        weights = gather_full(kind.live(self._policy), keep=self._is_rank_0, dtype=kind.published_dtype)
-        if not self._is_rank_0:
-            return None
-        num_bytes = sum(tensor.nbytes for tensor in weights.values())
-        directories = publish_dirs(self._config)
-        location = publish(lambda directory: kind.publish(weights, directory), num_bytes, directories, version)
-        return WeightsRef(version=version, location=str(location), is_adapter=self._config.learner.lora_rank > 0)
+        """See `Publisher.publish`."""
+        return self._publisher.publish(version)
 
-    def connect(self, client: Any, num_receivers: int, loopback: bool) -> None:
-        """Connect to the generators' `num_receivers` GPUs for `send`; `client` carries vLLM's calls to them."""
-        from spiral.learn.weights import transfer
+    def read_published(self, weights: WeightsRef) -> Files:
+        """See `Publisher.read`."""
+        return self._publisher.read(weights)
 
-        self._client = client
-        weights = transfer.LiveWeights(lambda: self._trainable.live(self._policy), self._trainable.published_dtype)
-        self._transfer = transfer.connect(transfer.nccl(self._rank.index, num_receivers, loopback), client, weights)
+    def connect(self, client: Any, num_receivers: int, address: str) -> None:
+        """See `Publisher.connect`."""
+        self._publisher.connect(client, num_receivers, address)
 
     def send(self, version: int) -> None:
-        """Send the weights, as policy version `version`, to the generators that `connect` connected to."""
-        self._client.version = version
-        self._transfer.send_weights()
+        """See `Publisher.send`."""
+        self._publisher.send(version)
+
+    def close(self) -> None:
+        """Remove the published weights."""
+        self._publisher.close()
 
     # --- checkpoints
 
@@ -223,6 +258,7 @@ class Learner:
         `finish_save`. Raises UserError if the advantage estimator's state cannot be kept in a checkpoint.
         """
         self.finish_save()
+        self.finish_record()  # a checkpoint never holds a step whose episodes are not on disk
         weights = gather_full(self._trainable.live(self._policy), keep=self._is_rank_0, copy=True)
         reference = None
         if self._reference is not None:
@@ -240,7 +276,7 @@ class Learner:
             torch.save(learner, directory / checkpoint.LEARNER)
 
         if self._is_rank_0:
-            self._checkpoints.begin(run_dir, state, write)
+            self._checkpoints.save(run_dir, state, write)
 
     def finish_save(self) -> None:
         """Wait until the checkpoint that is being written, if any, is complete. Raises OSError if it failed."""

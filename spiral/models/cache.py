@@ -1,16 +1,15 @@
 """The cache of models that are built on this machine."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from spiral.atomic import atomic_directory
+from spiral import machine
+from spiral.storage.atomic import atomic_directory
 
 
 def cache_dir() -> Path:
     """The directory of built models: $SPIRAL_CACHE/models, else under the user's cache directory."""
-    base = os.environ.get("SPIRAL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "spiral"
-    return Path(base).expanduser() / "models"
+    return machine.cache_dir() / "models"
 
 
 def build_once(directory: Path, write: Callable[[Path], None]) -> Path:

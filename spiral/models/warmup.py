@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spiral.config import UserError
 from spiral.game import make, try_step
 from spiral.models.names import TINY
@@ -70,6 +72,7 @@ def imitate(
     from spiral.learn.kernels.attention import PACKED_ATTENTION
     from spiral.learn.kernels.logprobs import token_stats
     from spiral.learn.kernels.packing import make_batch, predicting_states
+    from spiral.learn.kernels.sample_table import SampleTable
 
     model.set_attn_implementation(PACKED_ATTENTION)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
@@ -78,7 +81,8 @@ def imitate(
     losses = []
     for _ in track(range(num_steps), description=f"warming up {TINY}"):
         chosen = [_training_sample(prompter, *rng.choice(chats)) for _ in range(BATCH_SIZE)]
-        batch = make_batch(sorted(chosen, key=lambda sample: len(sample.token_ids)), 0)
+        table = SampleTable.of(sorted(chosen, key=lambda sample: len(sample.token_ids)))
+        batch = make_batch(table, range(len(table)), current_version=0)
         states = predicting_states(model, batch)
         loss = -token_stats(states, model.lm_head, batch.target_T, temperature=1.0, chunk=CHUNK).logprob_T.mean()
         optimizer.zero_grad(set_to_none=True)
@@ -93,15 +97,15 @@ def imitate(
 def _training_sample(prompter: Prompter, messages: list[Message], answer: str) -> TrainingSample:
     """The tokens of a prompt and its answer, of which the answer is trained on."""
     prompt_ids = prompter.prompt_ids(messages)
-    answer_ids = (*prompter.tokenizer.encode(answer, add_special_tokens=False), prompter.tokenizer.eos_token_id)
-    num_prompt, num_answer = len(prompt_ids), len(answer_ids)
-    zeros = (0.0,) * (num_prompt + num_answer)
+    answer_ids = [*prompter.tokenizer.encode(answer, add_special_tokens=False), prompter.tokenizer.eos_token_id]
+    token_ids = np.concatenate([prompt_ids, np.array(answer_ids, np.int32)])
+    trained = np.arange(len(token_ids)) >= len(prompt_ids)
     return TrainingSample(
-        token_ids=prompt_ids + answer_ids,
-        loss_mask=(False,) * num_prompt + (True,) * num_answer,
-        behavior_logprobs=zeros,
-        segment_ids=(-1,) * num_prompt + (0,) * num_answer,
-        advantages=zeros,
+        token_ids=token_ids,
+        loss_mask=trained,
+        behavior_logprobs=np.zeros(len(token_ids), np.float32),
+        segment_ids=np.where(trained, 0, -1).astype(np.int32),
+        advantages=np.zeros(len(token_ids), np.float32),
         episode_id=0,
         game="",
         role=0,

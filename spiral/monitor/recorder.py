@@ -8,10 +8,11 @@ from rich.console import Console
 
 from spiral.config import Config
 from spiral.monitor.console import Dashboard, summary
-from spiral.monitor.files import EpisodeFiles, MetricsFile
+from spiral.monitor.files import MetricsFile
 from spiral.monitor.report import plot
 from spiral.monitor.sinks import Sinks
 from spiral.monitor.watchdog import Watchdog
+from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 
 
@@ -53,10 +54,18 @@ class Recorder:
         """Print a line on the console that stays."""
         self._dashboard.say(text)
 
-    def episodes(self, step: int, episodes: Sequence[Episode]) -> None:
-        """Record the episodes that `step` trained on."""
-        self._episodes.write(step, episodes)
-        self._sinks.episodes(step, episodes)
+    @property
+    def wants_episodes(self) -> bool:
+        """Whether a sink takes the episodes of each step."""
+        return self._sinks.want_episodes
+
+    def episodes(self, step: int) -> None:
+        """Pass the episodes that `step` trained on, which are in the run directory by now, to the sinks."""
+        self._sinks.episodes(step, self._episodes.read(step))
+
+    def has_row(self, step: int) -> bool:
+        """Whether the row of `step` has been recorded."""
+        return any(row["step"] == step for row in self._metrics.read())
 
     def row(self, row: dict[str, float], transcripts: Sequence[Episode] = ()) -> None:
         """Record the metrics of a step; `transcripts` are episodes worth reading."""

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spiral.config import UserError
-from spiral.monitor.files import EpisodeFiles
+from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 
 

@@ -33,7 +33,7 @@ def plot(runs: Curves, path: Path) -> Path | None:
             values = [row[key] for row in points]
             (line,) = panel.plot(steps, values, marker="o", markersize=3, label=label)
             if key.endswith("/score"):
-                margins = [row[key.replace("/score", "/ci95")] for row in points]
+                margins = [row.get(key.replace("/score", "/ci95"), 0.0) for row in points]  # one pair has no interval
                 low = [value - margin for value, margin in zip(values, margins, strict=True)]
                 high = [value + margin for value, margin in zip(values, margins, strict=True)]
                 panel.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)

@@ -51,6 +51,11 @@ class Sinks:
         for name in _enabled(config):
             self._sinks[name] = _construct(name, config, first_step, states.get(name, {}))
 
+    @property
+    def want_episodes(self) -> bool:
+        """Whether a sink does something with the episodes of a step, which then have to be read back from disk."""
+        return any(type(sink).episodes is not Sink.episodes for sink in self._sinks.values())
+
     def row(self, row: Mapping[str, float], transcripts: Sequence[Episode]) -> None:
         self._call_all("row", row, transcripts)
 

@@ -1,39 +1,140 @@
-"""The generator: a Ray actor with one vLLM engine and one event loop that keeps many matches in flight."""
+"""The generator: one vLLM engine and one event loop that keeps many matches in flight. A Ray actor in `spiral.cluster`.
+
+The event loop has a thread of its own. The driver's calls arrive in other threads, so that a generator whose loop is
+blocked by a game still answers, and says which.
+"""
 
 import asyncio
 import os
-from collections.abc import Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from spiral.config import Config
 from spiral.game.solve import DecisionPoint
+from spiral.headers import episode_header
+from spiral.rollout.concurrency import Concurrency
+from spiral.rollout.environment import engine_environment
+from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.orphan import GENERATOR_PID
 from spiral.rollout.play import play
 from spiral.rollout.players import make_player
-from spiral.rollout.sampler import Sampler
-from spiral.types import Episode, Match, WeightsRef
+from spiral.storage.weight_files import Files, verify
+from spiral.storage.weight_store import WeightStore
+from spiral.types import Deal, Episode, Match, Report, WeightsRef
+
+Exchange = tuple[Report, list[Episode], list[Episode]]
+"""A report, and the episodes of the matches that it says are finished: for the learner, and for an evaluation."""
 
 
 class Generator:
-    """Plays matches with the newest weights it has loaded. `spiral.cluster` makes it a Ray actor."""
+    """Plays the matches dealt to it with the newest weights it has loaded.
 
-    def __init__(self, index: int, config: Config, model_dir: Path) -> None:
-        self._index = index
+    `seed` is the seed of the engine's sampling. Methods may be called from any thread, at the same time.
+    """
+
+    def __init__(self, config: Config, model_dir: Path, seed: int) -> None:
         self._config = config
         self._model_dir = model_dir
-        self._num_in_flight = 0
+        self._seed = seed
+        self._store = WeightStore(config)
+        self._loop = asyncio.new_event_loop()
+        self._calls = GameCalls()
+        self._waiting: deque[Deal] = deque()  # dealt, not begun
+        self._playing: dict[int, Deal] = {}  # by ticket
+        self._concurrency = Concurrency(config.generators.max_num_seqs)
+        self._news = threading.Condition()  # guards what follows
+        self._finished: list[tuple[int, Episode, bool]] = []
+        self._failure: BaseException | None = None
+        self._progress_s = time.monotonic()
 
-    async def start(self) -> None:
-        """Load tokenizer and engine. Not in the constructor, so that the caller can await it with a time limit."""
+    def start(self) -> None:
+        """Load tokenizer and engine: tens of seconds."""
         os.environ[GENERATOR_PID] = str(os.getpid())
-        self._sampler = Sampler.start(self._model_dir, self._config, self._config.seed + self._index)
+        os.environ.update(engine_environment(self._config.generators))
+        from spiral.rollout.sampler import Sampler
+
+        threading.Thread(target=self._loop.run_forever, name="matches", daemon=True).start()
+
+        async def start() -> None:
+            self._sampler = Sampler.start(self._model_dir, self._config, self._seed)
+
+        self._run(start())
         self._engine = self._sampler.engine
 
-    async def play(self, matches: list[Match]) -> list[Episode]:
-        """Play all matches at the same time; the episodes come in the order of the matches."""
-        self._num_in_flight += len(matches)
-        return list(await asyncio.gather(*(self._play(match) for match in matches)))
+    # --- matches
+
+    def deal(self, deals: Sequence[Deal]) -> None:
+        """Take matches to play. Does not wait."""
+        self._loop.call_soon_threadsafe(self._take, deals)
+
+    def exchange(self, deals: Sequence[Deal], wait_s: float, linger_s: float) -> Exchange:
+        """Take matches to play, and return those that have ended since the last call.
+
+        Waits up to `wait_s` for the first to end, and then up to `linger_s` for more, unless all have ended. Raises
+        what ended the engine.
+        """
+        if deals:
+            self.deal(deals)
+        with self._news:
+            self._news.wait_for(lambda: self._finished or self._failure, timeout=wait_s)
+            self._news.wait_for(lambda: self._is_idle() or self._failure, timeout=linger_s if self._finished else 0)
+            if self._failure is not None:
+                raise self._failure
+            finished, self._finished = self._finished, []
+        headers = tuple((ticket, episode_header(episode)) for ticket, episode, _ in finished)
+        for_learner, for_evaluation = (
+            [episode for _, episode, trains in finished if trains is wanted and episode.end_reason != "void"]
+            for wanted in (True, False)
+        )
+        return self._report(headers), for_learner, for_evaluation
+
+    def _report(self, finished: tuple[tuple[int, Any], ...]) -> Report:
+        figures = self._engine.figures()
+        room = self._concurrency.update(figures, len(self._playing), time.monotonic())
+        playing = dict(self._playing)
+        held_up = self._calls.blocked(self._config.rollout.move_timeout_s)
+        blocked = None
+        if held_up is not None:
+            match, seconds = held_up
+            ticket = next((t for t, deal in playing.items() if deal.match == match), None)
+            if ticket is not None:
+                blocked = (ticket, f"{match.game} (seed {match.seed}) has not returned from a call for {seconds:.0f} s")
+        last_s = max(self._progress_s, self._engine.progress_s())
+        stuck_s = time.monotonic() - last_s if playing else 0.0
+        return Report(finished=finished, figures=figures, room=room, stuck_s=stuck_s, blocked=blocked)
+
+    def _is_idle(self) -> bool:
+        return not self._playing and not self._waiting
+
+    # --- in the thread of the event loop
+
+    def _take(self, deals: Sequence[Deal]) -> None:
+        self._waiting.extend(deals)
+        self._progress_s = time.monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin the matches that there is room for."""
+        while self._waiting and len(self._playing) < self._concurrency.limit:
+            deal = self._waiting.popleft()
+            self._playing[deal.ticket] = deal
+            task = self._loop.create_task(self._play(deal.match))
+            task.add_done_callback(lambda ended, deal=deal: self._end(deal, ended))  # type: ignore[misc]
+
+    def _end(self, deal: Deal, ended: "asyncio.Task[Episode]") -> None:
+        del self._playing[deal.ticket]
+        self._progress_s = time.monotonic()
+        with self._news:
+            if (error := ended.exception()) is not None:
+                self._failure = error
+            else:
+                self._finished.append((deal.ticket, ended.result(), deal.trains))
+            self._news.notify_all()
+        self._begin()
 
     async def _play(self, match: Match) -> Episode:
         first, second = (
@@ -41,37 +142,45 @@ class Generator:
             for role, label in enumerate(match.players)
         )
         limits = self._config.rollout
-        try:
-            return await play(
-                match,
-                (first, second),
-                illegal_retries=limits.illegal_retries,
-                timeout_s=limits.match_timeout_s,
-            )
-        finally:
-            self._num_in_flight -= 1
+        return await play(
+            match,
+            (first, second),
+            illegal_retries=limits.illegal_retries,
+            move_timeout_s=limits.move_timeout_s,
+            calls=self._calls,
+        )
 
-    async def num_in_flight(self) -> int:
-        """Matches being played now. Returns at once, unless a game blocks the event loop."""
-        return self._num_in_flight
-
-    async def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
         """See `Sampler.action_logprobs`."""
-        return await self._sampler.action_logprobs(game_id, points)
+        return self._run(self._sampler.action_logprobs(game_id, points))  # type: ignore[no-any-return]
 
     # --- new weights: see `Engine`
 
-    async def load(self, weights: WeightsRef) -> None:
-        await self._engine.load(weights)
+    def receive_files(self, weights: WeightsRef, files: Files) -> WeightsRef:
+        """Write a policy version that was published on another machine; returns where it is on this one."""
+        return self._store.receive(weights, files)
 
-    async def connect(self, rendezvous: dict[str, Any]) -> None:
-        await self._engine.connect(rendezvous)
+    def load(self, weights: WeightsRef) -> None:
+        """Sample with a policy version from now on. Raises RunInterrupted if its files are damaged."""
+        verify(weights)
+        self._run(self._engine.load(weights))
 
-    async def begin_receive(self) -> None:
-        await self._engine.begin_receive()
+    def close(self) -> None:
+        """Remove what this generator has written."""
+        self._store.close()
 
-    async def receive(self, update: Any) -> None:
-        await self._engine.receive(update)
+    def connect(self, rendezvous: dict[str, Any]) -> None:
+        self._run(self._engine.connect(rendezvous))
 
-    async def finish_receive(self, version: int) -> None:
-        await self._engine.finish_receive(version)
+    def begin_receive(self) -> None:
+        self._run(self._engine.begin_receive())
+
+    def receive(self, update: Any) -> None:
+        self._run(self._engine.receive(update))
+
+    def finish_receive(self, version: int) -> None:
+        self._run(self._engine.finish_receive(version))
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the event loop, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from spiral.game import Game
 from spiral.game.scripted import Script, script
 from spiral.rollout.prompt import PastTurn, Prompter
@@ -11,20 +13,23 @@ from spiral.types import POLICY, Completion
 
 if TYPE_CHECKING:
     from spiral.rollout.engine import Engine
+    from spiral.types import Tokens
+
+NO_TOKENS = np.empty(0, np.int32)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
     """A player's text and the action parsed from it (None if there is none). Only the policy has tokens."""
 
     text: str
     action: str | None
-    prompt_ids: tuple[int, ...] = ()
+    prompt_ids: "Tokens" = field(default_factory=lambda: NO_TOKENS)
     completion: Completion | None = None
 
 
 class Player(Protocol):
-    """Answers the observations of one role in one match."""
+    """Answers the observations of one role in one match, however long it takes. It must not block the event loop."""
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
         """Answer `observation`. `error` is the reason why the last answer to it was refused, if it was."""
@@ -38,14 +43,14 @@ class PolicyPlayer:
     engine: "Engine"
     prompter: Prompter
     conversation: bool = False
-    _tokens: tuple[int, ...] = ()
+    _tokens: "Tokens" = field(default_factory=lambda: NO_TOKENS)
     _history: list[PastTurn] = field(default_factory=list)
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
         if error is not None and self._history:
             last = self._history[-1]
             self._history[-1] = PastTurn(observation=last.observation, text=last.text, error=error)
-        continues = self.conversation and bool(self._tokens)
+        continues = self.conversation and len(self._tokens) > 0
         history = tuple(self._history)
         messages = self.prompter.messages.build(game.spec, observation, error, history, continues=continues)
         if continues:
@@ -54,27 +59,28 @@ class PolicyPlayer:
             prompt_ids = self.prompter.prompt_ids(messages)
         completion = await self.engine.sample(prompt_ids)
         text, action = self.prompter.read(completion.token_ids)
-        self._tokens = prompt_ids + completion.token_ids
+        if self.conversation:
+            self._tokens = np.concatenate([prompt_ids, completion.token_ids])
         self._history.append(PastTurn(observation=observation, text=text, error=None))
         return Answer(text=text, action=action, prompt_ids=prompt_ids, completion=completion)
 
 
 @dataclass
 class ScriptedPlayer:
-    """A script of `spiral.game.scripted`: its answer is its action."""
+    """A script of `spiral.game.scripted`. It may compute for long, so `spiral.rollout.play` calls it in a thread."""
 
     label: str
     game_id: str
     seed: str
     _script: Script | None = None
 
-    async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
+    def choose(self, game: Game) -> str:
+        """The action for the role to move."""
         if self._script is None:
             self._script = script(self.label, self.game_id, game, self.seed)
-        action = self._script(game)
-        return Answer(text=action, action=action)
+        return self._script(game)
 
 
-def make_player(label: str, game_id: str, seed: str, policy: Callable[[], Player]) -> Player:
+def make_player(label: str, game_id: str, seed: str, policy: Callable[[], Player]) -> Player | ScriptedPlayer:
     """The player behind a label of `Match.players`, for one role of one match of `game_id`."""
     return policy() if label == POLICY else ScriptedPlayer(label, game_id, seed)

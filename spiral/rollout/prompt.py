@@ -6,7 +6,10 @@ any `rollout.prompt`, a function from PromptInput to chat messages. `default_pro
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
 
 from spiral.config import RolloutConfig, UserError
 from spiral.plugins import load_plugin
@@ -16,7 +19,11 @@ from spiral.types import AnswerFormat, GameSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from spiral.types import Tokens
+
 GROUP = "spiral.prompts"
+NUM_CACHED = 8192  # prompts
+CACHED_LENGTH = 2000  # characters; the cache of the longest prompts takes some 30 MB
 _ANSWER = "(the answer stands here)"  # marks the end of an answer in a rendered chat
 
 
@@ -133,46 +140,72 @@ def _is_message(value: object) -> bool:
     return value["role"] in ("system", "user", "assistant") and isinstance(value["content"], str)
 
 
-@dataclass(frozen=True)
 class Prompter:
-    """Tokenises prompts with the model's chat template, and reads and writes answers in the configured format."""
+    """Tokenises prompts with the model's chat template, and reads and writes answers in the configured format.
 
-    tokenizer: "PreTrainedTokenizerBase"
-    messages: MessageBuilder
+    In small games the same prompts occur again and again, and rendering one takes longer than sampling its answer:
+    short prompts are kept.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", messages: MessageBuilder) -> None:
+        self.tokenizer = tokenizer
+        self.messages = messages
+        self._cached_prompt = lru_cache(NUM_CACHED)(self._tokenised)
 
     @property
     def answer_format(self) -> AnswerFormat:
         return self.messages.answer_format
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt_ids(self, messages: Sequence[Message]) -> "Tokens":
         """The tokens of a new chat. A model without a chat template (a base model) reads the plain messages."""
-        if self.tokenizer.chat_template is None:
-            return tuple(self.tokenizer.encode(_plain(messages)))
-        return tuple(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False))
+        key = tuple((message["role"], message["content"]) for message in messages)
+        if sum(len(content) for _, content in key) > CACHED_LENGTH:
+            return self._tokenised(key)
+        return self._cached_prompt(key)
 
-    def continued_ids(self, so_far: tuple[int, ...], messages: Sequence[Message]) -> tuple[int, ...]:
+    def _tokenised(self, chat: tuple[tuple[str, str], ...]) -> "Tokens":
+        messages: list[Message] = [{"role": role, "content": content} for role, content in chat]
+        if self.tokenizer.chat_template is None:
+            return _tokens(self.tokenizer.encode(_plain(messages)))
+        return _tokens(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+
+    def continued_ids(self, so_far: "Tokens", messages: Sequence[Message]) -> "Tokens":
         """The tokens of a chat that continues: `so_far` (prompt and completion), then `messages`.
 
         Earlier answers are never rendered again: whatever a chat template does to old answers, such as dropping their
         reasoning, each prompt extends the last one token for token.
         """
         if self.tokenizer.chat_template is None:
-            return so_far + tuple(self.tokenizer.encode(f"\n{_plain(messages)}", add_special_tokens=False))
+            return _joined(so_far, self.tokenizer.encode(f"\n{_plain(messages)}", add_special_tokens=False))
         chat = [{"role": "user", "content": "."}, {"role": "assistant", "content": _ANSWER}, *messages]
         text = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        after = tuple(self.tokenizer.encode(text.partition(_ANSWER)[2], add_special_tokens=False))
+        after = self.tokenizer.encode(text.partition(_ANSWER)[2], add_special_tokens=False)
         model_closed_its_answer = so_far[-1] == after[0] == self.tokenizer.eos_token_id
-        return so_far + (after[1:] if model_closed_its_answer else after)
+        return _joined(so_far, after[1:] if model_closed_its_answer else after)
 
-    def answer_ids(self, action: str) -> tuple[int, ...]:
+    def answer_ids(self, action: str) -> "Tokens":
         """The tokens of the canonical answer for `action`, closed by the end-of-sequence token."""
         text = format_answer(action, self.answer_format)
-        return (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+        return _tokens([*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id])
 
-    def read(self, token_ids: tuple[int, ...]) -> tuple[str, str | None]:
+    def read(self, token_ids: "Tokens") -> tuple[str, str | None]:
         """The text of a completion, and the action in it."""
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return text, parse_action(text, self.answer_format)
+        text = self.tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)
+        return text, self.action(text)
+
+    def action(self, text: str) -> str | None:
+        """The action in the text of a completion, or None if there is none."""
+        return parse_action(text, self.answer_format)
+
+
+def _tokens(ids: Sequence[int]) -> "Tokens":
+    tokens = np.array(ids, np.int32)
+    tokens.setflags(write=False)  # prompts from the cache are shared
+    return tokens
+
+
+def _joined(so_far: "Tokens", ids: Sequence[int]) -> "Tokens":
+    return np.concatenate([so_far, _tokens(ids)])
 
 
 def _plain(messages: Sequence[Message]) -> str:

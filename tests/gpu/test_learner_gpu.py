@@ -10,9 +10,10 @@ from spiral.config import Config
 from spiral.learn.kernels.attention import PACKED_ATTENTION, Layout, _attend_rectangle, _attend_varlen
 from spiral.learn.kernels.logprobs import token_stats
 from spiral.learn.kernels.packing import make_batch, predicting_states
+from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.learner import Learner
 from tests.unit.test_learner import config, episodes, largest_difference, model_dir, save
-from tests.unit.test_packing import sample
+from tests.unit.test_packing import one_turn
 
 __all__ = ["model_dir"]  # a fixture
 
@@ -90,7 +91,8 @@ def test_packing_in_bfloat16_gives_the_logits_of_transformers() -> None:
     sequences = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8, 9, 7]]
     expected = torch.cat([model(torch.tensor([tokens], device="cuda")).logits[0, :-1] for tokens in sequences])
     model.set_attn_implementation(PACKED_ATTENTION)
-    hidden = predicting_states(model, make_batch([sample(tokens, 1) for tokens in sequences], 0, "cuda"))
+    table = SampleTable.of([one_turn(tokens, 1) for tokens in sequences])
+    hidden = predicting_states(model, make_batch(table, [0, 1, 2], 0, "cuda"))
     assert (model.lm_head(hidden) - expected).abs().max() < 0.02 * expected.abs().max()
 
 

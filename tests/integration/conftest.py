@@ -3,7 +3,6 @@
 A run of the stack costs half a minute before its first step, so tests share runs wherever they can.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from spiral import models
 from spiral.config import Config, load_config
 from spiral.monitor.files import MetricsFile
+from spiral.storage.episode_files import EpisodeFiles
 
 # For the tests that start an engine in their own process; to be set before vllm is imported.
 os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="ERROR")
@@ -106,8 +106,8 @@ def rows(run_dir: Path) -> list[dict[str, float]]:
 
 def trained_matches(run_dir: Path) -> list[int]:
     """The ids of the matches that the run trained on, in the order of its steps."""
-    files = sorted((run_dir / "episodes").glob("step_*.jsonl"))
-    return [json.loads(line)["match"]["id"] for file in files for line in file.read_text().splitlines()]
+    files = EpisodeFiles(run_dir)
+    return [match_id for step in files.steps() for match_id in files.match_ids(step)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,18 +1,28 @@
 """The real engine and learner in one process, without Ray: log-probabilities, weight updates and LoRA adapters."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.config import Config
 from spiral.learn.learner import Learner
-from spiral.rollout.generator import Generator
-from spiral.types import Match, WeightsRef
+from spiral.rollout.engine import Engine
+from spiral.rollout.game_calls import GameCalls
+from spiral.rollout.play import play
+from spiral.rollout.prompt import MessageBuilder, Prompter
+from spiral.rollout.sampler import Sampler
+from spiral.types import Completion, Episode, Match, WeightsRef
+
+DRIVERS = pytest.mark.parametrize("in_process", [True, False], ids=["in_process", "own_process"])
 
 
 def matches(num: int, first: int = 0) -> list[Match]:
@@ -20,14 +30,27 @@ def matches(num: int, first: int = 0) -> list[Match]:
     return [Match(id=first + i, game=games[i % 2], seed=first + i, players=("policy", "policy")) for i in range(num)]
 
 
+def tokens(ids: Sequence[int]) -> NDArray[np.int32]:
+    return np.array(ids, np.int32)
+
+
 @asynccontextmanager
-async def running(config: Config, model_dir: Path) -> AsyncIterator[Generator]:
-    generator = Generator(0, config, model_dir)
-    await generator.start()
+async def running(config: Config, model_dir: Path, *, in_process: bool = True, seed: int = 0) -> AsyncIterator[Sampler]:
+    engine = Engine.start(model_dir, config, seed, in_process=in_process)
+    prompter = Prompter(AutoTokenizer.from_pretrained(model_dir), MessageBuilder.of(config.rollout))
     try:
-        yield generator
+        yield Sampler(engine, prompter, conversation=False)
     finally:
-        generator._engine.shutdown()
+        engine.shutdown()
+
+
+async def play_all(sampler: Sampler, wanted: Sequence[Match]) -> list[Episode]:
+    """Play matches of self-play at the same time."""
+    calls = GameCalls()
+    limits: dict[str, Any] = {"illegal_retries": 1, "move_timeout_s": 60.0, "calls": calls}
+    return list(
+        await asyncio.gather(*(play(match, (sampler.player(), sampler.player()), **limits) for match in wanted))
+    )
 
 
 def changed(config: Config, **sections: dict[str, object]) -> Config:
@@ -51,12 +74,12 @@ def test_logprobs_agree_after_a_sync_and_differ_without_one(
     async def check() -> None:
         config = changed(smoke_config, weights={"dir": tmp_path})
         learner = Learner(config, model_dir)
-        async with running(config, model_dir) as generator:
-            first = learner.step(1, 0, await generator.play(matches(32)))
-            await generator.load(publish(learner, 1))
-            synced = learner.step(2, 1, await generator.play(matches(32, first=32)))
-            generator._engine.version = 2  # reports the new version without having loaded it
-            broken = learner.step(3, 2, await generator.play(matches(32, first=64)))
+        async with running(config, model_dir) as sampler:
+            first = learner.step(1, 0, await play_all(sampler, matches(32)))
+            await sampler.engine.load(publish(learner, 1))
+            synced = learner.step(2, 1, await play_all(sampler, matches(32, first=32)))
+            sampler.engine.version = 2  # reports the new version without having loaded it
+            broken = learner.step(3, 2, await play_all(sampler, matches(32, first=64)))
         assert first["train/logprob_diff_max"] <= 1e-4
         assert synced["train/logprob_diff_max"] <= 1e-4
         assert broken["train/logprob_diff_max"] > 1e-3
@@ -64,7 +87,10 @@ def test_logprobs_agree_after_a_sync_and_differ_without_one(
     asyncio.run(check())
 
 
-def test_weights_change_under_requests_in_flight(smoke_config: Config, model_dir: Path, tmp_path: Path) -> None:
+@DRIVERS
+def test_weights_change_under_requests_in_flight(
+    smoke_config: Config, model_dir: Path, tmp_path: Path, in_process: bool
+) -> None:
     """Requests are kept and report both versions; later requests do not use the cache of the old version."""
 
     async def check() -> None:
@@ -74,27 +100,28 @@ def test_weights_change_under_requests_in_flight(smoke_config: Config, model_dir
         with torch.no_grad():  # rarely sampling the end of an answer keeps requests in flight
             learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
-        async with running(config, model_dir) as generator:
-            engine = generator._engine
-            await generator.load(publish(learner, 1))
-            requests = [asyncio.create_task(engine.sample((*shared, 30 + i % 9))) for i in range(64)]
-            await engine.score(shared, (5,))  # served in order: every request has a token now
+        async with running(config, model_dir, in_process=in_process) as sampler:
+            engine = sampler.engine
+            await sampler.engine.load(publish(learner, 1))
+            requests = [asyncio.create_task(engine.sample(tokens((*shared, 30 + i % 9)))) for i in range(64)]
+            await asyncio.sleep(0)
+            await engine.score(tokens(shared), tokens((5,)))  # served in order: every request has a token now
             with torch.no_grad():
                 for parameter in learner._model.parameters():
                     parameter.add_(0.02 * torch.randn_like(parameter))
-            await generator.load(publish(learner, 2))
-            fresh = await engine.sample((*shared, 7))
+            await sampler.engine.load(publish(learner, 2))
+            fresh = await engine.sample(tokens((*shared, 7)))
             completions = await asyncio.gather(*requests)
         spanning = [c for c in completions if (c.min_version, c.max_version) == (1, 2)]
         assert spanning, "no request was in flight while the weights changed"
         assert (fresh.min_version, fresh.max_version) == (2, 2)
-        sequence = torch.tensor([(*shared, 7, *fresh.token_ids)])
+        sequence = torch.tensor([[*shared, 7, *fresh.token_ids.tolist()]])
         plain = AutoModelForCausalLM.from_pretrained(model_dir)
         plain.load_state_dict(learner._model.state_dict())
         with torch.no_grad():
             logprobs = plain(sequence).logits[0, len(shared) : -1].log_softmax(-1)
         expected = logprobs.gather(1, sequence[0, len(shared) + 1 :, None])[:, 0]
-        assert (expected - torch.tensor(fresh.logprobs)).abs().max() <= 1e-4
+        assert (expected - torch.tensor(fresh.logprobs.tolist())).abs().max() <= 1e-4
 
     asyncio.run(check())
 
@@ -104,8 +131,8 @@ def test_scores_are_the_log_probabilities_of_the_model(smoke_config: Config, mod
     prompt, answer = (5, 6, 7, 8, 9), (10, 11)
 
     async def score() -> float:
-        async with running(smoke_config, model_dir) as generator:
-            return await generator._engine.score(prompt, answer)
+        async with running(smoke_config, model_dir) as sampler:
+            return await sampler.engine.score(tokens(prompt), tokens(answer))
 
     model = AutoModelForCausalLM.from_pretrained(model_dir)
     with torch.no_grad():
@@ -115,16 +142,84 @@ def test_scores_are_the_log_probabilities_of_the_model(smoke_config: Config, mod
 
 
 def test_a_prompt_that_does_not_fit_makes_the_episode_void(smoke_config: Config, model_dir: Path) -> None:
-    async def play() -> str | None:
+    async def play_one() -> Episode:
         config = changed(smoke_config, generators={"max_model_len": 40})
-        async with running(config, model_dir) as generator:
-            _, tic_tac_toe = await generator.play(matches(2))
-        assert tic_tac_toe.end_reason == "void"
-        return tic_tac_toe.error
+        async with running(config, model_dir) as sampler:
+            return (await play_all(sampler, matches(2)))[1]
 
-    error = asyncio.run(play())
-    assert error is not None
-    assert "max_model_len=40" in error
+    tic_tac_toe = asyncio.run(play_one())
+    assert tic_tac_toe.end_reason == "void"
+    assert "max_model_len=40" in (tic_tac_toe.error or "")
+
+
+@DRIVERS
+def test_figures_count_what_was_sampled(smoke_config: Config, model_dir: Path, in_process: bool) -> None:
+    async def check() -> None:
+        async with running(smoke_config, model_dir, in_process=in_process) as sampler:
+            engine = sampler.engine
+            assert engine.figures().num_tokens == 0
+            before_s = time.monotonic()
+            episodes = await play_all(sampler, matches(32))
+            turns = [turn for episode in episodes for turn in episode.turns]
+            assert before_s < engine.progress_s() < time.monotonic()
+            figures = engine.figures()
+            assert figures.num_tokens == sum(len(turn.completion.token_ids) for turn in turns if turn.completion)
+            assert figures.prefix_queries == sum(len(turn.prompt_ids) for turn in turns)
+            assert 0 < figures.prefix_hits < figures.prefix_queries
+            assert (figures.running, figures.waiting, figures.preemptions) == (0, 0, 0)
+            assert 0 < figures.busy_s < figures.up_s
+            assert figures.busy_s < figures.seat_s <= 32 * figures.busy_s
+            assert figures.paused_s == 0
+            await engine.load(WeightsRef(version=1, location=str(model_dir)))
+            paused_s = engine.figures().paused_s
+            await play_all(sampler, matches(2))
+            assert 0 < paused_s == engine.figures().paused_s
+
+    asyncio.run(check())
+
+
+def test_the_seed_decides_what_is_sampled(smoke_config: Config, model_dir: Path) -> None:
+    async def sampled(seed: int) -> list[list[int]]:
+        async with running(smoke_config, model_dir, seed=seed) as sampler:
+            completions: list[Completion] = [await sampler.engine.sample(tokens(range(5, 45))) for _ in range(4)]
+            return [completion.token_ids.tolist() for completion in completions]
+
+    first, again, other = (asyncio.run(sampled(seed)) for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+    assert len({tuple(completion) for completion in first}) > 1, "each completion repeats the same random numbers"
+
+
+def test_a_request_that_is_cancelled_leaves_the_engine(smoke_config: Config, model_dir: Path) -> None:
+    async def check() -> None:
+        config = changed(smoke_config, rollout={"max_tokens": 200})
+        async with running(config, model_dir) as sampler:
+            request = asyncio.create_task(sampler.engine.sample(tokens(range(5, 45))))
+            await asyncio.sleep(0)
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            await sampler.engine.score(tokens((5, 6)), tokens((7,)))
+            figures = sampler.engine.figures()
+            assert (figures.running, figures.waiting, figures.num_tokens) == (0, 0, 1)
+
+    asyncio.run(check())
+
+
+def test_a_step_that_fails_ends_all_requests_and_every_later_one(smoke_config: Config, model_dir: Path) -> None:
+    def break_model(model: torch.nn.Module) -> None:
+        del model.model.norm
+
+    async def check() -> None:
+        async with running(smoke_config, model_dir) as sampler:
+            await sampler.engine._driver.call("apply_model", fn=break_model)
+            prompt = tokens(range(5, 45))
+            errors = await asyncio.gather(*(sampler.engine.sample(prompt) for _ in range(3)), return_exceptions=True)
+            errors.append((await asyncio.gather(sampler.engine.sample(prompt), return_exceptions=True))[0])
+        assert [type(error) for error in errors] == [RuntimeError] * 4
+        assert all("the engine failed: AttributeError" in str(error) for error in errors)
+
+    asyncio.run(check())
 
 
 # --- LoRA
@@ -141,21 +236,24 @@ def test_adapters_agree_after_each_sync_and_only_the_newest_is_loaded(
     async def check() -> None:
         config = changed(smoke_config, learner=LORA, weights={"dir": tmp_path})
         learner = Learner(config, model_dir)
-        async with running(config, model_dir) as generator:
+        async with running(config, model_dir) as sampler:
             for version in range(3):
-                await generator.load(publish(learner, version))
-                assert list(await generator._engine._llm.list_loras()) == [1]
-                episodes = await generator.play(matches(32, first=32 * version))
+                await sampler.engine.load(publish(learner, version))
+                assert [set(ids) for ids in await sampler.engine._driver.call("list_loras")] == [{1}]
+                episodes = await play_all(sampler, matches(32, first=32 * version))
                 assert learner.step(version + 1, version, episodes)["train/logprob_diff_max"] <= 1e-4
-            generator._engine.version = 3  # reports the new version without having loaded it
-            broken = learner.step(4, 3, await generator.play(matches(32, first=96)))
+            sampler.engine.version = 3  # reports the new version without having loaded it
+            broken = learner.step(4, 3, await play_all(sampler, matches(32, first=96)))
         assert broken["train/logprob_diff_max"] > 1e-3
-        assert sorted(path.name for path in tmp_path.glob("*/*")) == ["v000001", "v000002"]
+        assert sorted(path.name for path in tmp_path.glob("*/v*")) == ["v000001", "v000002"]
 
     asyncio.run(check())
 
 
-def test_an_adapter_changes_under_requests_in_flight(smoke_config: Config, model_dir: Path, tmp_path: Path) -> None:
+@DRIVERS
+def test_an_adapter_changes_under_requests_in_flight(
+    smoke_config: Config, model_dir: Path, tmp_path: Path, in_process: bool
+) -> None:
     """Requests continue with the new adapter, and their whole KV cache is recomputed with it."""
 
     async def check() -> None:
@@ -170,27 +268,28 @@ def test_an_adapter_changes_under_requests_in_flight(smoke_config: Config, model
         plain.lm_head.weight.data.copy_(learner._model.lm_head.weight)
         plain.save_pretrained(base)
         AutoTokenizer.from_pretrained(model_dir).save_pretrained(base)
-        async with running(config, base) as generator:
-            engine = generator._engine
-            await generator.load(publish(learner, 1))
-            requests = [asyncio.create_task(engine.sample((*prompt, 30 + i % 9))) for i in range(64)]
-            await engine.score(prompt, (5,))  # served in order: every request has a token now
+        async with running(config, base, in_process=in_process) as sampler:
+            engine = sampler.engine
+            await sampler.engine.load(publish(learner, 1))
+            requests = [asyncio.create_task(engine.sample(tokens((*prompt, 30 + i % 9)))) for i in range(64)]
+            await asyncio.sleep(0)
+            await engine.score(tokens(prompt), tokens((5,)))  # served in order: every request has a token now
             for name, parameter in learner._model.named_parameters():
                 if ".lora_" in name:
                     parameter.data.add_(0.1 * torch.randn_like(parameter))
-            await generator.load(publish(learner, 2))
-            assert list(await engine._llm.list_loras()) == [1]
+            await sampler.engine.load(publish(learner, 2))
+            assert [set(ids) for ids in await engine._driver.call("list_loras")] == [{1}]
             completions = await asyncio.gather(*requests)
         spanning = [(i, c) for i, c in enumerate(completions) if (c.min_version, c.max_version) == (1, 2)]
         assert spanning, "no request was in flight while the adapter changed"
         index, completion = max(spanning, key=lambda pair: len(pair[1].token_ids))
         start = len(prompt) + 1
-        sequence = torch.tensor([(*prompt, 30 + index % 9, *completion.token_ids)])
+        sequence = torch.tensor([[*prompt, 30 + index % 9, *completion.token_ids.tolist()]])
         learner._model.set_attn_implementation("sdpa")
         with torch.no_grad():
             logprobs = learner._model(sequence).logits[0, start - 1 : -1].log_softmax(-1)
         expected = logprobs.gather(1, sequence[0, start:, None])[:, 0]
-        difference = (expected - torch.tensor(completion.logprobs)).abs()
+        difference = (expected - torch.tensor(completion.logprobs.tolist())).abs()
         assert difference.max() > 1e-3, "the first tokens were sampled with the old adapter"
         assert difference[-1] <= 1e-4, "the last ones, and the keys and values they attend to, are from the new adapter"
 

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from spiral.cli.supervisor import RESUME_ME
 from tests.integration.conftest import ok, rows, spiral, start, trained_matches, wait_for_step, wait_until_gone
 
 
@@ -44,7 +45,7 @@ def test_signals_stop_a_run_after_its_step_with_a_checkpoint(model_dir: Path, tm
     assert "in use by another process" in second.stderr
     process.terminate()
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM, output
+    assert process.returncode == RESUME_ME, output
     _has_stopped(run_dir, output)
 
     step = int(rows(run_dir)[-1]["step"])
@@ -52,7 +53,7 @@ def test_signals_stop_a_run_after_its_step_with_a_checkpoint(model_dir: Path, tm
     wait_for_step(run_dir, process, step + 1)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT, output
+    assert process.returncode == RESUME_ME, output
     _has_stopped(run_dir, output)
     assert [row["step"] for row in rows(run_dir)] == list(range(1, 1 + int(rows(run_dir)[-1]["step"])))
 

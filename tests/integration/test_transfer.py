@@ -14,38 +14,38 @@ import pytest
 import ray
 import torch
 
-from spiral.cluster.actors import Actor
-from spiral.cluster.waiting import Waiter
+from spiral.cluster.hosts import Host, Setup, start_host
+from spiral.cluster.placement import Node, Seat
 from spiral.cluster.weight_client import WeightClient
 from spiral.config import Config, RunFailed
 from spiral.learn.learner import Learner
-from spiral.rollout.generator import Generator
+from spiral.rollout.engine import Engine
 from tests.integration.conftest import ROOT
-from tests.integration.test_engine import matches, running
+from tests.integration.test_engine import matches, play_all, running
 
 
 class LocalClient:
-    """A WeightClient for a single generator in this process; the learner must send from another thread."""
+    """A WeightClient for a single engine in this process; the learner must send from another thread."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.version = 0
-        self._generator = generator
+        self._engine = engine
         self._loop = asyncio.get_running_loop()
 
     def _call(self, coroutine: Any) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._call(self._generator.connect(init_info))
+        self._call(self._engine.connect(init_info))
 
     def start_weight_update(self) -> None:
-        self._call(self._generator.begin_receive())
+        self._call(self._engine.begin_receive())
 
     def update_weights(self, update_info: Any) -> None:
-        self._call(self._generator.receive(update_info))
+        self._call(self._engine.receive(update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._call(self._generator.finish_receive(self.version))
+        self._call(self._engine.finish_receive(self.version))
 
 
 def test_generators_sample_with_the_weights_that_were_sent(
@@ -62,23 +62,25 @@ def test_generators_sample_with_the_weights_that_were_sent(
         weights = smoke_config.weights.model_copy(update={"transport": "handover"})
         config = smoke_config.model_copy(update={"weights": weights})
         learner = Learner(config, model_dir)
-        async with running(config, model_dir) as generator:
-            learner._client = LocalClient(generator)
+        async with running(config, model_dir) as sampler:
+            learner._publisher._client = LocalClient(sampler.engine)
             source = transfer.LiveWeights(lambda: learner._trainable.live(learner._policy), torch.float32)
             init_info = HandoverInfo(file=str(tmp_path / "weights.safetensors"), rank=0)
-            learner._transfer = await asyncio.to_thread(transfer.connect, init_info, learner._client, source)
-            learner.step(1, 0, await generator.play(matches(32)))
+            learner._publisher._transfer = await asyncio.to_thread(
+                transfer.connect, init_info, learner._publisher._client, source
+            )
+            learner.step(1, 0, await play_all(sampler, matches(32)))
             await asyncio.to_thread(learner.send, 1)
-            assert generator._engine.version == 1
-            sent = learner.step(2, 1, await generator.play(matches(32, first=32)))
-            in_flight = asyncio.create_task(generator.play(matches(32, first=64)))
+            assert sampler.engine.version == 1
+            sent = learner.step(2, 1, await play_all(sampler, matches(32, first=32)))
+            in_flight = asyncio.create_task(play_all(sampler, matches(32, first=64)))
             await asyncio.sleep(0.2)
-            assert await generator.num_in_flight() > 0
+            assert not in_flight.done()
             await asyncio.to_thread(learner.send, 2)
             await in_flight
-            again = learner.step(3, 2, await generator.play(matches(32, first=96)))
-            generator._engine.version = 3  # reports a version that was not sent
-            broken = learner.step(4, 3, await generator.play(matches(32, first=128)))
+            again = learner.step(3, 2, await play_all(sampler, matches(32, first=96)))
+            sampler.engine.version = 3  # reports a version that was not sent
+            broken = learner.step(4, 3, await play_all(sampler, matches(32, first=128)))
         assert sent["train/logprob_diff_max"] <= 1e-4
         assert again["train/logprob_diff_max"] <= 1e-4
         assert broken["train/logprob_diff_max"] > 1e-3
@@ -116,27 +118,34 @@ class RecordingGenerator:
         return self._calls
 
 
-def recording_generators() -> list[Actor]:
+def recording_generators(tmp_path: Path) -> list[Host]:
     """Two of them, started."""
-    actors = [Actor(f"generator_{i}", ray.remote(num_cpus=0)(RecordingGenerator).remote()) for i in range(2)]
-    ray.get([actor.handle.calls.remote() for actor in actors])
-    return actors
+    (info,) = ray.nodes()
+    here = Node(id=info["NodeID"], address="127.0.0.1", hostname="here", cpus=0, gpus=0, is_ours=True)
+    hosts = []
+    for index in range(2):
+        seat = Seat(name=f"generator_{index}", node=here, cpus=0, gpus=0)
+        hosts.append(start_host(Setup(seat, log=str(tmp_path / f"{index}.log"), module_path=(str(ROOT),))))
+    ray.get([host.construct(f"{__name__}:RecordingGenerator") for host in hosts])
+    return hosts
 
 
 def test_every_generator_is_called_with_its_own_ranks(local_ray: None, tmp_path: Path) -> None:
-    generators = recording_generators()
-    client = WeightClient(generators, gpus_each=4, waiter=Waiter(tmp_path), timeout_s=60)
+    generators = recording_generators(tmp_path)
+    client = WeightClient(generators, gpus_each=4, timeout_s=60)
     client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 9})
     client.version = 7
     client.start_weight_update()
     client.update_weights({"names": ["w"]})
     client.finish_weight_update()
-    calls = ray.get([generator.handle.calls.remote() for generator in generators])
+    calls = ray.get([generator.call("calls") for generator in generators])
     assert [of_one[0]["rank_offset"] for of_one in calls] == [1, 5]
     assert [of_one[1:] for of_one in calls] == [["begin", {"names": ["w"]}, 7]] * 2
 
 
 def test_a_generator_that_does_not_answer_is_named(local_ray: None, tmp_path: Path) -> None:
-    client = WeightClient(recording_generators(), gpus_each=1, waiter=Waiter(tmp_path), timeout_s=3)
-    with pytest.raises(RunFailed, match=r"generator_1 did not answer receive\(\) for policy version 0 within 3 s"):
+    client = WeightClient(recording_generators(tmp_path), gpus_each=1, timeout_s=3)
+    with pytest.raises(
+        RunFailed, match=r"generator_1 on here did not answer receive\(\) for policy version 0 within 3 s"
+    ):
         client._call_all("receive", [({},), ({"sleep_s": 30},)])

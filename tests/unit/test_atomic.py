@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spiral.atomic import atomic_directory, atomic_file
+from spiral.storage.atomic import atomic_directory, atomic_file
 
 
 def names(directory: Path) -> list[str]:

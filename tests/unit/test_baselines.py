@@ -4,7 +4,9 @@ import pytest
 
 from spiral.config import LearnerConfig
 from spiral.learn.baselines import RoleBaselines
-from spiral.types import EpisodeHeader, Match, TurnHeader
+from spiral.types import EpisodeHeader
+from tests import builders
+from tests.builders import turn_header
 
 
 def rae(alpha: float) -> RoleBaselines:
@@ -19,12 +21,8 @@ def header(
     roles: tuple[int, ...] = (0, 1),
 ) -> EpisodeHeader:
     """An episode with one turn for each of `roles`."""
-    return EpisodeHeader(
-        match=Match(id=match_id, game=game, seed=0, players=players),
-        returns=(return0, -return0),
-        end_reason="finished",
-        turns=tuple(TurnHeader(role=role, legal=True, prompt_hash=0) for role in roles),
-    )
+    turns = [turn_header(role) for role in roles]
+    return builders.header(match_id, turns, (return0, -return0), game=game, players=players)
 
 
 def test_baseline_is_updated_before_it_is_subtracted() -> None:

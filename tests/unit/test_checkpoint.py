@@ -1,4 +1,4 @@
-"""Checkpoints are complete or absent; publishing keeps the version that generators may still be loading."""
+"""Checkpoints are complete or absent."""
 
 import errno
 import os
@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from spiral.config import Config
 from spiral.learn.weights.checkpoint import damage, list_checkpoints, newest_sound, read_state, save
 from spiral.learn.weights.export import export
-from spiral.learn.weights.publish import full_disk_is_oserror, publish, publish_dirs
+from spiral.storage.atomic import full_disk_is_oserror
 
 
 def write_weights(directory: Path) -> None:
@@ -80,13 +79,29 @@ def truncate_the_state(directory: Path) -> None:
     (directory / "state.json").write_text('{"step": 2')
 
 
+def change_a_number_of_the_state(directory: Path) -> None:
+    (directory / "state.json").write_text((directory / "state.json").read_text().replace("7", "8"))
+
+
+def rewrite_files(text: str) -> Callable[[Path], None]:
+    return lambda directory: (directory / "files.json").write_text(text) and None
+
+
 @pytest.mark.parametrize(
     ("inflict", "reason"),
     [
         (truncate, "model/weights has 0 bytes, expected 1"),
         (flip_a_bit, "model/weights has been changed since it was written"),
         (remove_a_file, "model/weights is missing"),
-        (truncate_the_state, "JSONDecodeError"),
+        (truncate_the_state, "state.json has 10 bytes, expected"),
+        (change_a_number_of_the_state, "state.json has been changed since it was written"),
+        (rewrite_files('{"model'), "JSONDecodeError"),
+        (rewrite_files("[1]"), "files.json does not list state.json"),
+        (rewrite_files("{}"), "files.json does not list state.json"),
+        (rewrite_files('{"state.json": 1}'), "files.json is damaged at 'state.json'"),
+        (rewrite_files('{"state.json": {"bytes": 1}}'), "files.json is damaged at 'state.json'"),
+        (rewrite_files('{"state.json": {"bytes": 1, "sha256": ""}}'), "state.json has 113 bytes, expected 1"),
+        (rewrite_files("[" * 100_000), "RecursionError"),
     ],
 )
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(
@@ -193,69 +208,6 @@ def test_a_checkpoint_is_not_listed_while_it_is_written(tmp_path: Path) -> None:
 
     save(tmp_path, state(10), "steps: 1", write, keep_last=1)
     assert seen == [(f"step_000010.{os.getpid()}.tmp", [])]
-
-
-# --- published weights -----------------------------------------------------------------------------------------------
-
-
-def write(text: str) -> Callable[[Path], None]:
-    return lambda directory: (directory / "weights").write_text(text) and None
-
-
-def test_publish_writes_the_weights_to_a_directory_of_the_version(tmp_path: Path) -> None:
-    location = publish(write("w"), 1, [tmp_path / "new"], version=7)
-    assert location == tmp_path / "new" / "v000007"
-    assert (location / "weights").read_text() == "w"
-
-
-def test_the_last_two_versions_are_kept(tmp_path: Path) -> None:
-    for version in range(4):
-        publish(write("w"), 1, [tmp_path], version)
-    assert names(tmp_path) == ["v000002", "v000003"]
-
-
-def test_publishing_a_version_again_replaces_it(tmp_path: Path) -> None:
-    publish(write("old"), 1, [tmp_path], 3)
-    assert (publish(write("new"), 1, [tmp_path], 3) / "weights").read_text() == "new"
-
-
-def test_a_run_resumed_at_a_lower_version_removes_the_higher_ones(tmp_path: Path) -> None:
-    for version in (49, 50):  # left by a killed run that is resumed from its checkpoint at version 40
-        publish(write("old"), 1, [tmp_path], version)
-    for version in (40, 41):
-        assert (publish(write("new"), 1, [tmp_path], version) / "weights").read_text() == "new"
-
-
-def test_leftovers_of_killed_processes_are_removed_when_publishing(tmp_path: Path) -> None:
-    for leftover in ("v000001.17.tmp", "v000007.18.tmp"):
-        (tmp_path / leftover).mkdir()
-    location = publish(write("w"), 1, [tmp_path], 1)
-    assert names(tmp_path) == ["v000001"]
-    assert names(location) == ["weights"]
-
-
-def config(**run: str) -> Config:
-    tree = {"steps": 1, "model": {"name": "builtin/tiny"}, "games": [{"id": "kuhn_poker"}], "run": run}
-    return Config.model_validate(tree)
-
-
-def test_runs_publish_to_directories_of_their_own(tmp_path: Path) -> None:
-    one, other = config(dir=str(tmp_path), name="a"), config(dir=str(tmp_path), name="b")
-    assert publish_dirs(one) == publish_dirs(config(dir=str(tmp_path), name="a"))
-    assert set(publish_dirs(one)).isdisjoint(publish_dirs(other))
-
-
-def test_a_run_publishes_to_its_own_subdirectory_of_a_configured_directory(tmp_path: Path) -> None:
-    """The run removes it at its end, and must not remove a directory that the user named."""
-    tree = {**config().model_dump(), "weights": {"dir": tmp_path}}
-    (directory,) = publish_dirs(Config.model_validate(tree))
-    assert directory.parent == tmp_path
-
-
-def test_a_directory_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small, large = tmp_path / "small", tmp_path / "large"
-    monkeypatch.setattr("spiral.learn.weights.publish._free_bytes", lambda directory: 0)
-    assert publish(write("w"), 1, [small, large], 1).parent == large
 
 
 def test_a_full_disk_is_an_oserror_whichever_library_reports_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: one line for errors that the user can fix, and the output of the commands."""
 
+import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from spiral import cli, doctor
 from spiral.config import describe
+from spiral.evaluation.evaluator import Evaluation
 
 CONFIG = "steps: 1\nmodel: {name: builtin/tiny}\ngames: [{id: kuhn_poker}]\nrun: {name: existing}\n"
 CONFIG += "rollout: {answer_format: bracket}\ngenerators: {max_model_len: 512}\n"
@@ -57,6 +59,9 @@ def spiral(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("resume runs/none", "runs/none is not a run directory: it holds no config.yaml"),
         ("replay runs/existing", "runs/existing holds no episodes"),
         ("replay runs/none", "runs/none holds no episodes"),
+        ("verify runs/existing", "runs/existing is not a run directory: it holds no config.yaml"),
+        ("verify runs/none", "runs/none is not a run directory: it holds no config.yaml"),
+        ("train config.yaml run.name=a/b", "run.name: expected the name of a directory"),
     ],
 )
 def test_a_user_error_is_one_line_and_exit_code_2(
@@ -90,7 +95,7 @@ def test_an_unknown_command_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, caps
 def test_help_lists_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert spiral(monkeypatch, "--help") == 0
     out = capsys.readouterr().out
-    for command in ("train", "resume", "games", "new-game", "play", "replay", "doctor"):
+    for command in ("train", "resume", "games", "new-game", "play", "replay", "verify", "doctor"):
         assert f"\n  {command} " in out
 
 
@@ -103,6 +108,29 @@ def test_help_of_train_lists_every_key_with_its_default_and_description(
         assert (f"  {key} = {default}" if default else f"  {key}") in lines
     at = lines.index("  rollout.max_tokens = 256")
     assert lines[at + 1].strip() == "Maximum number of tokens in a completion."
+
+
+@pytest.mark.parametrize(
+    ("metrics", "code"),
+    [
+        ({"eval/nim/vs_random/pairs": 0, "eval/nim/vs_random/void": 4}, 1),
+        ({"eval/nim/nash_conv": 0.5, "eval/nim/illegal_mass": 0.1, "eval/nim/vs_random/pairs": 0}, 0),
+    ],
+)
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_evaluation_fails_only_if_nothing_was_measured(
+    metrics: dict[str, float],
+    code: int,
+    as_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = Evaluation(metrics=metrics, episodes=(), duration_s=1.5, warnings=("nim against random: void",))
+    monkeypatch.setattr("spiral.api.evaluate", lambda *given, **settings: result)
+    assert spiral(monkeypatch, "eval", "model", *(["--json"] if as_json else [])) == code
+    out, err = capsys.readouterr()
+    assert "warning: nim against random: void" in err.splitlines()
+    assert json.loads(out)["metrics"] == metrics if as_json else "1.5 s" in out
 
 
 def test_doctor_reports_whether_a_run_can_start(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from spiral.rollout.players import Answer
 from tests.unit.test_cli import spiral
 
 Out = pytest.CaptureFixture[str]
@@ -117,15 +116,15 @@ def test_a_person_plays_a_match(monkeypatch: pytest.MonkeyPatch, capsys: Out) ->
 
 
 def test_an_opponent_that_forfeits_loses(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
-    monkeypatch.setattr("spiral.terminal.ScriptedPlayer.act", says_nonsense)
+    monkeypatch.setattr("spiral.terminal.ScriptedPlayer.choose", says_nonsense)
     assert spiral(monkeypatch, "play", "kuhn_poker", "--role", "1", "--seed", "1") == 0
     out = capsys.readouterr().out
     assert "player 0 gave no legal action: you win" in out
     assert "You left" not in out
 
 
-async def says_nonsense(*_: object) -> Answer:
-    return Answer(text="nonsense", action="nonsense")
+def says_nonsense(*_: object) -> str:
+    return "nonsense"
 
 
 def test_a_person_quits(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:

@@ -152,6 +152,14 @@ def test_a_file_that_is_not_text_is_refused(config_file: Path) -> None:
     assert str(config_file) in complaint(config_file)
 
 
+def test_a_path_with_a_null_byte_is_refused() -> None:
+    assert "no such file" in complaint(Path("a\0b.yaml"))
+
+
+def test_a_path_that_is_too_long_is_refused() -> None:
+    assert complaint(Path("x" * 300)).endswith(": File name too long")
+
+
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just text"])
 def test_a_file_without_keys_is_refused(config_file: Path, text: str) -> None:
     config_file.write_text(text)

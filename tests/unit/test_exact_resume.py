@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,54 +20,71 @@ import pytest
 import torch
 
 from spiral import api, trainer
+from spiral.cluster.dispatcher import Dispatcher
 from spiral.config import Config
+from spiral.headers import episode_header
 from spiral.learn.learner import Learner
 from spiral.learn.weights.checkpoint import list_checkpoints
-from spiral.monitor.files import EpisodeFiles, MetricsFile
-from spiral.types import Episode, Match
-from tests.unit.test_learner import VOCABULARY, model_dir, sampled
+from spiral.monitor.files import MetricsFile
+from spiral.storage.episode_files import EpisodeFiles
+from spiral.types import Episode, EpisodeHeader, Match
+from tests.builders import sampled
+from tests.unit.test_learner import VOCABULARY, model_dir
 
 __all__ = ["model_dir"]  # a fixture
 
 STEPS, KILLED_IN_STEP = 10, 7
+SCRIPT = "script"
 LIMIT_S = 240
 
 
 class ScriptedCluster:
     """A learner in this process, and a script instead of generators. Kills its process in step KILLED_IN_STEP."""
 
-    def __init__(self, config: Config, model_dir: Path) -> None:
+    def __init__(self, config: Config, model_dir: Path, dispatcher: Dispatcher) -> None:
         torch.set_num_threads(1)
         self._config = config
         self._learner = Learner(config, model_dir)
+        self._dispatcher = dispatcher
         self._version = 0
-        self.generators = self
+        dispatcher.join(SCRIPT, room=1000)
+        self.figures = SimpleNamespace(row=dict)
         self.begin_save = lambda state: self._learner.begin_save(config.run_dir, state)
         self.finish_save = self._learner.finish_save
-        self.load_learner = self._learner.load
-        self.learn = self._learner.step
-        self.begin_play = lambda matches: SimpleNamespace(matches=matches, num_matches=len(matches))
+        self.learn = self._learner.train
+        self.record = lambda step: self._learner.record(config.run_dir, step)
+        self.finish_record = self._learner.finish_record
 
     @classmethod
     @contextmanager
-    def of(cls, config: Config, model_dir: Path) -> Iterator["ScriptedCluster"]:
-        cluster = cls(config, model_dir)
+    def of(
+        cls, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Any, say: Any
+    ) -> Iterator["ScriptedCluster"]:
+        cluster = cls(config, model_dir, dispatcher)
         yield cluster
         cluster.finish_save()
 
-    def wait_until_ready(self) -> None:
-        pass
+    def wait_until_ready(self, resumed_from: Path | None, version: int) -> None:
+        if resumed_from is not None:
+            self._learner.load(resumed_from)
+        self.sync(version)
 
     def sync(self, version: int) -> None:
         assert self._learner.publish(version) is not None
-        self._version = version
+        self._version = self._dispatcher.version = version
 
-    def collect(self, pending: Any, progress: Callable[[int], None]) -> Sequence[Episode]:
+    def collect(self, progress: Callable[[int], None]) -> tuple[list[EpisodeHeader], list[EpisodeHeader], float]:
         if self._version + 1 == KILLED_IN_STEP and os.environ.get("KILL"):
             while not list_checkpoints(self._config.run_dir):  # it is being written
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-        return [self._episode(match) for match in pending.matches]
+        headers = []
+        for deal in self._dispatcher.deals()[SCRIPT]:
+            episode = self._episode(deal.match)
+            self._learner.receive([episode])
+            headers.append(episode_header(episode))
+            self._dispatcher.finished(SCRIPT, deal.ticket, headers[-1])
+        return headers, [], 0.0
 
     def _episode(self, match: Match) -> Episode:
         rng = random.Random(match.seed)
@@ -79,7 +96,7 @@ class ScriptedCluster:
         for turn in range(rng.randint(2, 5)):
             completion = tokens(1, 4)
             logprobs = tuple(rng.uniform(-4, -3) for _ in completion)
-            turns.append(sampled(turn % 2, tokens(2, 9), completion, logprobs, self._version))
+            turns.append(sampled(turn % 2, tokens(2, 9), completion, logprobs, version=self._version))
         value = rng.choice((-1.0, 0.0, 1.0))
         return Episode(
             match=match,
@@ -163,5 +180,5 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(
     assert len(rows[0]) == STEPS
     assert rows[0] == rows[1]
     for step in range(1, STEPS + 1):
-        first, second = (list(EpisodeFiles(run_dir).read(step)) for run_dir in (straight, killed))
+        first, second = (EpisodeFiles(run_dir).read(step) for run_dir in (straight, killed))
         assert first == second

@@ -12,18 +12,19 @@ import torch
 from transformers import LlamaForCausalLM
 
 from spiral.config import LearnerConfig, UserError
-from spiral.learn.advantage import CheckedEstimator, episode_headers, prompt_hash
+from spiral.headers import episode_header
+from spiral.learn.advantage import CheckedEstimator
 from spiral.learn.learner import Learner
 from spiral.learn.loss import LossInputs, load_loss
 from spiral.types import Episode, EpisodeHeader, Match
+from tests.builders import sampled
 from tests.unit.test_baselines import header
-from tests.unit.test_learner import episodes, largest_difference, learner, model_dir, sampled, save, weights
+from tests.unit.test_learner import episodes, largest_difference, learner, model_dir, save, weights
 from tests.unit.test_sharding import train_in_one_process, train_on_ranks
 
 __all__ = ["model_dir"]  # a fixture
 
 HERE = "tests.unit.test_learn_plugins"
-PROMPT_HASH = 0x9E3D6A5F74569CD6  # of the tokens 1, 2, 3
 
 
 def ppo(inputs: LossInputs) -> torch.Tensor:
@@ -74,7 +75,7 @@ def test_ppo_trains_until_every_ratio_is_clipped(model_dir: Path, tmp_path: Path
     prompt, won, lost = (3, 1, 4), 7, 9
     initial = LlamaForCausalLM.from_pretrained(model_dir)
     behavior = {token: log_p(initial, prompt, token) for token in (won, lost)}
-    turns = tuple(sampled(role, prompt, (token,), (behavior[token],), 0) for role, token in enumerate((won, lost)))
+    turns = tuple(sampled(role, prompt, (token,), (behavior[token],)) for role, token in enumerate((won, lost)))
     fixed = [
         Episode(
             match=Match(id=i, game="g", seed=0, players=("policy", "policy")),
@@ -172,7 +173,7 @@ def halves(config: LearnerConfig) -> Any:
 def test_gamma_and_format_penalty_apply_to_every_estimator(model_dir: Path) -> None:
     SEEN.clear()
     (episode,) = episodes(1, num=1)  # one turn per role
-    illegal = dataclasses.replace(sampled(0, (1, 2), (3,), (-1.0,), 0), legal=False)
+    illegal = sampled(0, (1, 2), (3,), (-1.0,), legal=False)
     episode = dataclasses.replace(episode, turns=(*episode.turns, illegal))
     options = {"loss": f"{HERE}:recording", "advantage": f"{HERE}:halves", "gamma": 0.5, "format_penalty": 0.125}
     learner(model_dir, **options, epochs=1).step(1, 0, [episode])
@@ -195,20 +196,16 @@ def test_loss_inputs_cover_the_optimizer_batch(model_dir: Path) -> None:
         assert inputs.segment_T.unique().tolist() == list(range(inputs.num_segments))
 
 
-def test_headers_come_in_match_id_order_without_tokens() -> None:
-    scripted = episodes(1, num=3)
-    headers = episode_headers(scripted[::-1])
-    assert [header.match for header in headers] == [episode.match for episode in scripted]
-    assert [header.returns for header in headers] == [episode.returns for episode in scripted]
-    assert [[turn.role for turn in header.turns] for header in headers] == [[0, 1]] * 3
-    prompt_ids = scripted[0].turns[1].prompt_ids
-    assert headers[0].turns[1].prompt_hash == prompt_hash(prompt_ids) != headers[0].turns[0].prompt_hash
+def test_headers_come_in_match_id_order(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = []
 
+    def score(self: BatchMean, headers: Sequence[EpisodeHeader]) -> list[list[float]]:
+        scored.extend(headers)
+        return [[0.5] * len(header.turns) for header in headers]
 
-def test_a_prompt_hash_is_a_fixed_function_of_the_tokens() -> None:
-    assert prompt_hash((1, 2, 3)) == prompt_hash(np.array([1, 2, 3], dtype=np.int32)) == PROMPT_HASH
-    assert prompt_hash((1, 2, 4)) != PROMPT_HASH
-    assert prompt_hash(()) == 0
+    monkeypatch.setattr(BatchMean, "score", score)
+    learner(model_dir, advantage=f"{HERE}:BatchMean", epochs=1).step(1, 0, episodes(1, num=3)[::-1])
+    assert scored == [episode_header(episode) for episode in episodes(1, num=3)]
 
 
 # --- what plug-ins do wrong

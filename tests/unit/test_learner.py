@@ -15,10 +15,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spiral.config import Config
 from spiral.config.tree import WeightsConfig
+from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.learner import Learner
 from spiral.learn.model.parameters import AllWeights
 from spiral.learn.weights.checkpoint import list_checkpoints
-from spiral.types import Completion, Episode, Match, TrainingSample, Turn, WeightsRef
+from spiral.storage.weight_files import checksum
+from spiral.types import Episode, Match, Turn, WeightsRef
+from tests.builders import sampled
 
 VOCABULARY = 32
 Patch = pytest.MonkeyPatch
@@ -54,25 +57,6 @@ def config(**options: object) -> Config:
     )
 
 
-def sampled(
-    role: int, prompt_ids: tuple[int, ...], token_ids: tuple[int, ...], logprobs: tuple[float, ...], version: int
-) -> Turn:
-    """A legal turn whose tokens were all sampled by one policy version."""
-    completion = Completion(
-        token_ids=token_ids, logprobs=logprobs, finish_reason="stop", min_version=version, max_version=version
-    )
-    return Turn(
-        role=role,
-        observation="",
-        prompt_ids=prompt_ids,
-        completion=completion,
-        text="",
-        action="a",
-        legal=True,
-        error=None,
-    )
-
-
 def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
     """Scripted episodes, a pure function of the step."""
     rng = random.Random(step)
@@ -80,7 +64,7 @@ def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
     def turn(role: int) -> Turn:
         tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
         prompt = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 9)))
-        return sampled(role, prompt, tokens, (logprob,) * len(tokens), step - 1)
+        return sampled(role, prompt, tokens, (logprob,) * len(tokens), version=step - 1)
 
     return [
         Episode(
@@ -135,9 +119,9 @@ def test_a_pass_is_cut_into_optimizer_steps_of_equal_size(model_dir: Path, monke
     sizes = []
     update = Learner._optimizer_step
 
-    def counted(self: Learner, samples: list[TrainingSample], *arguments: Any) -> None:
+    def counted(self: Learner, table: SampleTable, samples: list[int], *arguments: Any) -> None:
         sizes.append(len(samples))
-        update(self, samples, *arguments)
+        update(self, table, samples, *arguments)
 
     monkeypatch.setattr(Learner, "_optimizer_step", counted)
     learner(model_dir, local_batch_size=8, epochs=2).step(1, 0, episodes(1, num=5))
@@ -162,8 +146,7 @@ def conversation(step: int) -> Episode:
         tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
         so_far[role] = prompt + tokens
         logprobs = tuple(rng.uniform(-4, -2) for _ in tokens)
-        turn = sampled(role, prompt, tokens, logprobs, step - 1)
-        turns.append(dataclasses.replace(turn, legal=number != 2))
+        turns.append(sampled(role, prompt, tokens, logprobs, version=step - 1, legal=number != 2))
     return dataclasses.replace(episodes(step, num=1)[0], turns=tuple(turns))
 
 
@@ -180,7 +163,7 @@ def test_a_conversation_trains_like_its_separate_turns(
 
     merged, metrics = gradients(learner(model_dir, **options))
     assert metrics["train/num_samples"] == 2
-    monkeypatch.setattr("spiral.learn.samples._group_turns", lambda scored: [[pair] for pair in scored])
+    monkeypatch.setattr("spiral.learn.samples._num_continued", lambda before, turn: 0)
     separate, metrics = gradients(learner(model_dir, **options))
     assert metrics["train/num_samples"] == 6
     assert max(float(grad.abs().max()) for grad in merged.values()) > 1e-3
@@ -343,6 +326,6 @@ def test_a_lora_run_publishes_an_adapter(model_dir: Path, tmp_path: Path) -> Non
     ref = one.publish(1)
     assert ref is not None
     location = Path(ref.location)
-    assert ref == WeightsRef(version=1, location=str(location), is_adapter=True)
+    assert ref == WeightsRef(version=1, location=str(location), is_adapter=True, checksum=checksum(location))
     assert location.name == "v000001"
     assert {path.name for path in location.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}

@@ -15,8 +15,10 @@ from spiral.game import solve
 from spiral.learn.baselines import RoleBaselines
 from spiral.learn.kernels.logprobs import TokenStats, token_stats
 from spiral.learn.loss import LossInputs, kl_loss, reinforce
-from spiral.types import EpisodeHeader, Match, TurnHeader
+from spiral.types import EpisodeHeader
 from spiral_games.kuhn_poker import KuhnPoker
+from tests import builders
+from tests.builders import turn_header
 
 PATH = Path(__file__).parents[2] / "examples" / "minimal.py"
 
@@ -47,12 +49,7 @@ def test_it_imports_torch_and_the_standard_library_only() -> None:
 
 
 def header(match_id: int, return0: float) -> EpisodeHeader:
-    return EpisodeHeader(
-        match=Match(id=match_id, game="kuhn_poker", seed=0, players=("policy", "policy")),
-        returns=(return0, -return0),
-        end_reason="finished",
-        turns=tuple(TurnHeader(role=role, legal=True, prompt_hash=0) for role in (0, 1)),
-    )
+    return builders.header(match_id, [turn_header(0), turn_header(1)], (return0, -return0))
 
 
 def test_advantages_are_the_frameworks_over_several_steps() -> None:

@@ -6,22 +6,20 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from spiral.learn.kernels.attention import PACKED_ATTENTION
 from spiral.learn.kernels.packing import make_batch, plan_packs, predicting_states
+from spiral.learn.kernels.sample_table import SampleTable
 from spiral.types import TrainingSample
+from tests.builders import sample
 
 
-def sample(tokens: list[int], num_prompt: int, version: int = 0) -> TrainingSample:
+def one_turn(tokens: list[int], num_prompt: int, version: int = 0) -> TrainingSample:
+    """A sample of one turn, whose match id is its first token and whose logprobs are -1, -2, ..."""
     num_sampled = len(tokens) - num_prompt
-    return TrainingSample(
-        token_ids=tuple(tokens),
-        loss_mask=(False,) * num_prompt + (True,) * num_sampled,
-        behavior_logprobs=(0.0,) * num_prompt + tuple(-float(i) for i in range(1, num_sampled + 1)),
-        segment_ids=(-1,) * num_prompt + (0,) * num_sampled,
-        advantages=(0.0,) * num_prompt + (0.5,) * num_sampled,
-        episode_id=tokens[0],
-        game="g",
-        role=0,
-        min_version=version,
-        max_version=version,
+    return sample(
+        tokens,
+        [-1] * num_prompt + [0] * num_sampled,
+        logprobs=[0.0] * num_prompt + [-float(i) for i in range(1, num_sampled + 1)],
+        match_id=tokens[0],
+        version=version,
     )
 
 
@@ -39,16 +37,17 @@ def test_packed_equals_one_sample_at_a_time(num_key_value_heads: int) -> None:
     )
     model = LlamaForCausalLM(config).double().eval()
     sequences = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8, 9, 7]]
-    samples = [sample(tokens, 1) for tokens in sequences]
+    table = SampleTable.of([one_turn(tokens, 1) for tokens in sequences])
     expected = torch.cat([model(torch.tensor([tokens])).logits[0, :-1] for tokens in sequences])
-    batch = make_batch(samples, 0)
+    batch = make_batch(table, [0, 1, 2], 0)
     model.set_attn_implementation(PACKED_ATTENTION)
     hidden = predicting_states(model, batch)
     assert (model.lm_head(hidden) - expected).abs().max() < 1e-6
 
 
 def test_batch_of_two_samples_by_hand() -> None:
-    batch = make_batch([sample([7, 8, 9], 1, version=2), sample([5, 6], 1, version=1)], current_version=2)
+    table = SampleTable.of([one_turn([7, 8, 9], 1, version=2), one_turn([5, 6], 1, version=1)])
+    batch = make_batch(table, [0, 1], current_version=2)
     assert batch.token_ids_N.tolist() == [7, 8, 9, 5, 6]
     assert batch.position_ids_N.tolist() == [0, 1, 2, 0, 1]
     assert batch.lengths == (3, 2)
@@ -58,6 +57,53 @@ def test_batch_of_two_samples_by_hand() -> None:
     assert batch.segment_T.tolist() == [0, 0, 1]
     assert batch.current_T.tolist() == [True, True, False]
     assert (batch.num_segments, batch.episode_ids) == (2, (7, 5))
+
+
+CONVERSATION = sample(
+    [1, 2, 3, 4, 5, 6, 7],
+    [-1, 0, 0, -1, -1, 1, 1],
+    logprobs=[0.0, -1.0, -2.0, 0.0, 0.0, -3.0, -4.0],
+    advantages=[0.0, 0.5, 0.5, 0.0, 0.0, -0.25, -0.25],
+    match_id=8,
+    role=1,
+    version=3,
+)
+
+
+def test_batch_of_chosen_samples_with_several_turns_by_hand() -> None:
+    """The second and the last of three samples, in reverse."""
+    table = SampleTable.of([one_turn([7, 8, 9], 1), one_turn([5, 6], 1), CONVERSATION])
+    batch = make_batch(table, [2, 1], current_version=3)
+    assert batch.token_ids_N.tolist() == [1, 2, 3, 4, 5, 6, 7, 5, 6]
+    assert batch.position_ids_N.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1]
+    assert batch.predictor_T.tolist() == [0, 1, 4, 5, 7]
+    assert batch.target_T.tolist() == [2, 3, 6, 7, 6]
+    assert batch.behavior_logprob_T.tolist() == [-1.0, -2.0, -3.0, -4.0, -1.0]
+    assert batch.advantage_T.tolist() == [0.5, 0.5, -0.25, -0.25, 0.5]
+    assert batch.segment_T.tolist() == [0, 0, 1, 1, 2]
+    assert batch.current_T.tolist() == [True, True, True, True, False]
+    assert (batch.num_segments, batch.episode_ids) == (3, (8, 5))
+    assert batch.table_segment_S.tolist() == [2, 3, 1]
+
+
+def test_the_tensors_of_a_batch_have_the_types_that_the_learner_expects() -> None:
+    batch = make_batch(SampleTable.of([CONVERSATION]), [0], 0)
+    for name in ("token_ids_N", "position_ids_N", "predictor_T", "target_T", "segment_T"):
+        assert getattr(batch, name).dtype == torch.int64, name
+    assert batch.behavior_logprob_T.dtype == batch.advantage_T.dtype == torch.float32
+    assert batch.current_T.dtype == torch.bool
+
+
+def test_a_table_gives_back_its_samples() -> None:
+    samples = [one_turn([7, 8, 9], 1), CONVERSATION, one_turn([5, 6], 1, version=2)]
+    table = SampleTable.of(samples)
+    assert list(table) == samples
+    assert (table[-1], table[:2]) == (samples[2], samples[:2])
+
+
+def test_a_sample_that_begins_with_a_trained_token_is_refused() -> None:
+    with pytest.raises(AssertionError, match="the first token of a sample has no predictor"):
+        make_batch(SampleTable.of([one_turn([7, 8], 1), one_turn([5, 6], 0)]), [0, 1], 0)
 
 
 def test_packs_hold_every_sample_once_within_the_budget() -> None:
@@ -80,6 +126,11 @@ def test_a_sample_longer_than_the_sliding_window_is_refused() -> None:
     )
     model = MistralForCausalLM(config)
     model.set_attn_implementation(PACKED_ATTENTION)
-    predicting_states(model, make_batch([sample([1, 2, 3, 4], 1)], 0))
+    table = SampleTable.of([one_turn([1, 2, 3, 4], 1), one_turn([1, 2, 3, 4, 5], 1)])
+    predicting_states(model, make_batch(table, [0], 0))
     with pytest.raises(ValueError, match="a sample has 5 tokens, more than the model's sliding window of 4"):
-        predicting_states(model, make_batch([sample([1, 2, 3, 4, 5], 1)], 0))
+        predicting_states(model, make_batch(table, [1], 0))
+
+
+def test_packs_take_the_longest_samples_first_and_equal_ones_in_order() -> None:
+    assert plan_packs([3, 5, 3, 5, 3], 9) == [[1], [3, 0], [2, 4]]

@@ -2,14 +2,22 @@
 
 import asyncio
 import dataclasses
+import random
+import threading
+import time
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
+from spiral.config import UserError
 from spiral.game import Game, GameSpec, IllegalAction
-from spiral.rollout.play import play
-from spiral.rollout.players import Answer, Player, make_player
+from spiral.game.scripted import Script
+from spiral.rollout.game_calls import GameCalls, GameCrashed
+from spiral.rollout.play import Seat, play
+from spiral.rollout.players import Answer, Player, ScriptedPlayer, make_player
 from spiral.rollout.prompt import PromptTooLong
+from spiral.rollout.script_threads import ScriptThreads, ScriptTooSlow
 from spiral.types import Completion, Episode, Match
 from spiral_games.kuhn_poker import KuhnPoker
 
@@ -37,20 +45,15 @@ class Failing:
         raise self.error
 
 
-class Sleeping:
-    async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-        await asyncio.sleep(60)
-        raise AssertionError("never reached")
+class Waiting:
+    """Lets other matches go on for a while before each answer, as a policy does that waits for its engine."""
 
-
-class Yielding:
-    """Lets other matches go on before each answer, as a policy does that waits for its engine."""
-
-    def __init__(self, player: Player) -> None:
+    def __init__(self, player: Player, seconds: float = 0.0) -> None:
         self.player = player
+        self.seconds = seconds
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         return await self.player.act(game, role, observation, error)
 
 
@@ -132,11 +135,18 @@ class TimingOutStep(Counting):
         raise TimeoutError("no dice")
 
 
+class SlowStep(Counting):
+    def step(self, action: str) -> None:
+        time.sleep(0.05)
+        super().step(action)
+
+
 def run(
-    game: str, first: Player, second: Player, *, retries: int = 1, timeout_s: float = 30.0, seed: int = 0
+    game: str, first: Seat, second: Seat, *, retries: int = 1, move_timeout_s: float = 30.0, seed: int = 0
 ) -> Episode:
     match = Match(id=9, game=game, seed=seed, players=("policy", "random"))
-    return asyncio.run(play(match, (first, second), illegal_retries=retries, timeout_s=timeout_s))
+    limits = {"illegal_retries": retries, "move_timeout_s": move_timeout_s}
+    return asyncio.run(play(match, (first, second), calls=GameCalls(), **limits))
 
 
 def here(game: type) -> str:
@@ -177,21 +187,27 @@ def test_tic_tac_toe_can_be_drawn() -> None:
 def test_a_turn_holds_observation_and_answer() -> None:
     turn = run(here(Counting), Scripted("up", "up"), Scripted("up")).turns[1]
     assert (turn.role, turn.observation, turn.text, turn.action) == (1, "count 1", "I say up", "up")
-    assert (turn.legal, turn.error, turn.prompt_ids, turn.completion) == (True, None, (), None)
+    assert (turn.legal, turn.error, turn.prompt_ids.tolist(), turn.completion) == (True, None, [], None)
 
 
 def test_a_turn_holds_the_tokens_of_a_language_model() -> None:
-    completion = Completion(token_ids=(4,), logprobs=(-0.5,), finish_reason="stop", min_version=2, max_version=3)
+    completion = Completion(
+        token_ids=np.array([4], np.int32),
+        logprobs=np.array([-0.5], np.float32),
+        finish_reason="stop",
+        min_version=2,
+        max_version=3,
+    )
 
     class Model:
         async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
-            return Answer(text="up", action="up", prompt_ids=(1, 2), completion=completion)
+            return Answer(text="up", action="up", prompt_ids=np.array([1, 2], np.int32), completion=completion)
 
     turns = run(here(Counting), Model(), Scripted("up")).turns
-    assert [(turn.prompt_ids, turn.completion) for turn in turns] == [
-        ((1, 2), completion),
-        ((), None),
-        ((1, 2), completion),
+    assert [(turn.prompt_ids.tolist(), turn.completion) for turn in turns] == [
+        ([1, 2], completion),
+        ([], None),
+        ([1, 2], completion),
     ]
 
 
@@ -300,16 +316,49 @@ def test_a_crash_of_the_game_makes_the_episode_void(game: type, num_turns: int, 
     assert len(episode.turns) == num_turns
 
 
-def test_a_match_that_takes_too_long_is_void() -> None:
-    episode = run(here(Counting), Scripted("up"), Sleeping(), timeout_s=0.05)
-    assert (episode.end_reason, episode.returns) == ("void", (0.0, 0.0))
-    assert episode.error == "the match took longer than 0.05 s"
+def test_a_call_of_the_game_that_takes_too_long_makes_the_episode_void() -> None:
+    episode = run(here(SlowStep), Scripted("up"), Scripted(), move_timeout_s=0.02)
+    assert (episode.end_reason, episode.returns, episode.turns) == ("void", (0.0, 0.0), ())
+    assert episode.error == f"{here(SlowStep)} (seed 0) took more than 0.02 s for a call (rollout.move_timeout_s)"
+
+
+def test_a_policy_may_wait_for_its_engine_for_longer_than_a_move_may_take() -> None:
+    first = Waiting(Scripted("up", "up"), seconds=0.05)
+    assert run(here(Counting), first, Scripted("up"), move_timeout_s=0.02).end_reason == "finished"
+
+
+def test_a_first_prompt_that_does_not_fit_makes_the_episode_void() -> None:
+    episode = run(here(Counting), Failing(PromptTooLong("prompt of 9 tokens")), Scripted())
+    assert (episode.end_reason, episode.error) == ("void", "prompt of 9 tokens")
+
+
+def test_a_later_prompt_that_does_not_fit_is_a_draw() -> None:
+    episode = run(here(Counting), Scripted("up"), Failing(PromptTooLong("prompt of 9 tokens")))
+    assert (episode.end_reason, episode.returns, episode.forfeit_by) == ("turn_cap", (0.0, 0.0), None)
+    assert episode.error == "prompt of 9 tokens"
     assert len(episode.turns) == 1
 
 
-def test_a_prompt_that_does_not_fit_makes_the_episode_void() -> None:
-    episode = run(here(Counting), Scripted("up"), Failing(PromptTooLong("prompt of 9 tokens")))
-    assert (episode.end_reason, episode.error) == ("void", "prompt of 9 tokens")
+# --- calls that do not return ----------------------------------------------------------------------------------------
+
+
+def test_a_game_that_does_not_return_from_a_call_is_named() -> None:
+    calls, match = GameCalls(), Match(id=9, game="stuck", seed=4, players=("policy", "policy"))
+    assert calls.blocked(0.0) is None
+    with calls.inside(match, limit_s=60):
+        assert calls.blocked(60.0) is None
+        found = calls.blocked(0.0)
+    assert found is not None
+    assert found[0] == match
+    assert 0 <= found[1] < 60
+    assert calls.blocked(0.0) is None
+
+
+def test_the_note_of_a_call_is_removed_when_the_game_crashes() -> None:
+    calls, match = GameCalls(), Match(id=9, game="bad", seed=4, players=("policy", "policy"))
+    with pytest.raises(GameCrashed, match=r"bad \(seed 4\) crashed: KeyError: 1"), calls.inside(match, limit_s=60):
+        raise KeyError(1)
+    assert calls.blocked(0.0) is None
 
 
 # --- players ---------------------------------------------------------------------------------------------------------
@@ -328,30 +377,112 @@ def test_a_random_player_refuses_a_game_that_lists_no_actions() -> None:
         def legal_actions(self) -> tuple[str, ...] | None:
             return None
 
-    player = seated("random", "0/0")
     with pytest.raises(ValueError, match="player 'random' cannot play some_game"):
-        asyncio.run(player.act(Silent(0), 0, "", None))
+        seated("random", "0/0").choose(Silent(0))
 
 
-def seated(label: str, seed: str) -> Player:
+def seated(label: str, seed: str) -> ScriptedPlayer:
     unused: Any = None  # only the policy needs it
-    return make_player(label, "some_game", seed, unused)
+    player = make_player(label, "some_game", seed, unused)
+    assert isinstance(player, ScriptedPlayer)
+    return player
 
 
-def random_players(match: Match) -> tuple[Player, Player]:
-    return Yielding(seated("random", f"{match.seed}/0")), Yielding(seated("random", f"{match.seed}/1"))
+def thinker(game: Game, game_id: str, seed: str, argument: str) -> Script:
+    """Thinks for as many milliseconds as the argument says, then plays at random."""
+
+    def choose(match: Game) -> str:
+        time.sleep(int(argument) / 1000)
+        return random.Random(seed).choice(match.legal_actions() or ())
+
+    return choose
+
+
+def failing(game: Game, game_id: str, seed: str, argument: str) -> Script:
+    def choose(match: Game) -> str:
+        raise KeyError("no plan")
+
+    return choose
+
+
+def test_a_script_that_thinks_does_not_hold_up_the_event_loop() -> None:
+    async def ticks_while_thinking() -> int:
+        calls = GameCalls()
+        match = Match(id=9, game=here(Counting), seed=0, players=("policy", "policy"))
+        slow = seated(f"{__name__}:thinker:100", "0")
+        playing = asyncio.create_task(play(match, (slow, slow), illegal_retries=0, move_timeout_s=30, calls=calls))
+        ticks = 0
+        while not playing.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        assert playing.result().end_reason == "finished"
+        return ticks
+
+    assert asyncio.run(ticks_while_thinking()) > 5
+
+
+def test_a_script_that_takes_too_long_makes_the_episode_void() -> None:
+    label = f"{__name__}:thinker:2000"
+    start = time.monotonic()
+    episode = run(here(Counting), seated(label, "0"), Scripted(), move_timeout_s=0.05)
+    assert time.monotonic() - start < 1.5
+    assert (episode.end_reason, episode.returns) == ("void", (0.0, 0.0))
+    limit = "0.05 s for a move (rollout.move_timeout_s)"
+    assert episode.error == f"{here(Counting)} (seed 0) is void: player {label!r} took more than {limit}"
+
+
+def test_scripts_that_wait_for_a_thread_are_not_late() -> None:
+    """Sixteen searches of 50 ms in two threads: the last begins after about 350 ms."""
+
+    async def together() -> list[Episode]:
+        calls = GameCalls()
+        players = [seated(f"{__name__}:thinker:50", str(k)) for k in range(16)]
+        matches = [Match(id=k, game=here(Counting), seed=k, players=("policy", "policy")) for k in range(16)]
+        seats = [(player, Scripted(None)) for player in players]
+        limits = {"illegal_retries": 0, "move_timeout_s": 0.3}
+        playing = (play(match, pair, calls=calls, **limits) for match, pair in zip(matches, seats, strict=True))
+        return list(await asyncio.gather(*playing))
+
+    assert {episode.end_reason for episode in asyncio.run(together())} == {"forfeit"}
+
+
+def test_threads_that_are_stuck_are_replaced() -> None:
+    async def three_times() -> list[str | None]:
+        threads, stuck = ScriptThreads(), threading.Event()
+        for _ in range(3):
+            with pytest.raises(ScriptTooSlow):
+                await threads.run(lambda: str(stuck.wait(10)), 0.02)
+        answer = await threads.run(lambda: "up", 5.0)
+        stuck.set()
+        return [answer]
+
+    assert asyncio.run(three_times()) == ["up"]
+
+
+def test_an_error_of_a_script_is_raised() -> None:
+    with pytest.raises(UserError, match="raised in some_game: KeyError: 'no plan'"):
+        run(here(Counting), seated(f"{__name__}:failing", "0"), Scripted())
+
+
+def random_players(match: Match) -> tuple[Seat, Seat]:
+    label = f"{__name__}:thinker:1" if match.id % 2 else "random"  # in threads, and in the event loop
+    return seated(label, f"{match.seed}/0"), seated(label, f"{match.seed}/1")
 
 
 def test_matches_played_at_the_same_time_equal_those_played_one_after_another() -> None:
     games = ("kuhn_poker", "textarena/TicTacToe-v0", "textarena/KuhnPoker-v0")
     matches = [Match(id=k, game=games[k % 3], seed=1000 + k, players=("random", "random")) for k in range(45)]
 
+    async def play_one(match: Match, calls: GameCalls) -> Episode:
+        return await play(match, random_players(match), illegal_retries=1, move_timeout_s=30, calls=calls)
+
     async def together() -> list[Episode]:
-        playing = (play(match, random_players(match), illegal_retries=1, timeout_s=30) for match in matches)
-        return list(await asyncio.gather(*playing))
+        calls = GameCalls()
+        return list(await asyncio.gather(*(play_one(match, calls) for match in matches)))
 
     async def in_turn() -> list[Episode]:
-        return [await play(match, random_players(match), illegal_retries=1, timeout_s=30) for match in matches]
+        calls = GameCalls()
+        return [await play_one(match, calls) for match in matches]
 
     def timeless(episodes: list[Episode]) -> list[Episode]:
         return [dataclasses.replace(episode, duration_s=0.0) for episode in episodes]
@@ -363,9 +494,9 @@ def test_matches_played_at_the_same_time_equal_those_played_one_after_another() 
 
 
 def test_players_in_the_two_roles_draw_different_actions() -> None:
-    async def actions(seed: str) -> list[str | None]:
+    def actions(seed: str) -> list[str]:
         player, game = seated("random", seed), KuhnPoker(0)
-        return [(await player.act(game, 0, "", None)).action for _ in range(20)]
+        return [player.choose(game) for _ in range(20)]
 
-    assert asyncio.run(actions("5/0")) == asyncio.run(actions("5/0"))
-    assert asyncio.run(actions("5/0")) != asyncio.run(actions("5/1"))
+    assert actions("5/0") == actions("5/0")
+    assert actions("5/0") != actions("5/1")

@@ -1,8 +1,11 @@
 """Prompts and answers: what is parsed from a completion, and what a model is shown."""
 
 import time
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -11,6 +14,7 @@ from spiral.rollout.answers import asks_for_reasoning, format_answer, parse_acti
 from spiral.rollout.prompt import Message, MessageBuilder, PastTurn, Prompter, PromptInput
 from spiral.types import AnswerFormat, GameSpec
 
+Tokens = NDArray[np.int32]
 FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw")
 SPEC = GameSpec(id="x", title="X", rules="Call or fold.", max_turns=1, max_return=1.0)
 TEMPLATE = (
@@ -50,16 +54,22 @@ def message(
     return only["content"]
 
 
-def first_prompt(prompter: Prompter, observation: str, error: str | None = None) -> tuple[int, ...]:
+def first_prompt(prompter: Prompter, observation: str, error: str | None = None) -> Tokens:
     return prompter.prompt_ids(prompter.messages.build(SPEC, observation, error))
 
 
-def later_prompt(
-    prompter: Prompter, so_far: tuple[int, ...], shown: str, observation: str, error: str | None = None
-) -> tuple[int, ...]:
+def later_prompt(prompter: Prompter, so_far: Tokens, shown: str, observation: str, error: str | None = None) -> Tokens:
     """The prompt of a conversation's next turn, after a turn that showed `shown`."""
     history = (PastTurn(observation=shown, text="", error=error),)
     return prompter.continued_ids(so_far, prompter.messages.build(SPEC, observation, error, history, continues=True))
+
+
+def tokens(ids: Sequence[int]) -> Tokens:
+    return np.array(ids, np.int32)
+
+
+def joined(*parts: Tokens) -> Tokens:
+    return np.concatenate(parts)
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------------
@@ -212,9 +222,10 @@ def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTra
 def test_a_later_prompt_extends_the_earlier_tokens(tokenizer: PreTrainedTokenizerFast, closed: bool) -> None:
     prompter = prompter_for(tokenizer)
     first = first_prompt(prompter, "You hold the king.")
-    so_far = first + (prompter.answer_ids("call") if closed else prompter.answer_ids("call")[:-1])
+    answer = prompter.answer_ids("call")
+    so_far = joined(first, answer if closed else answer[:-1])
     later = later_prompt(prompter, so_far, "You hold the king.", "You hold the jack.")
-    assert later[: len(so_far)] == so_far
+    assert later[: len(so_far)].tolist() == so_far.tolist()
     assert tokenizer.decode(later) == (
         "<|im_start|>user\nCall or fold.\nYou hold the king.\nAnswer with your action and nothing else.<|im_end|>\n"
         "<|im_start|>assistant\ncall<|im_end|>\n"
@@ -228,14 +239,14 @@ def test_a_template_that_drops_reasoning_does_not_change_the_chat(
 ) -> None:
     tokenizer.chat_template = TEMPLATE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     prompter = prompter_for(tokenizer)
-    so_far = first_prompt(prompter, "view") + tuple(tokenizer.encode("<think>hm</think>call<|im_end|>"))
+    so_far = joined(first_prompt(prompter, "view"), tokens(tokenizer.encode("<think>hm</think>call<|im_end|>")))
     later = tokenizer.decode(later_prompt(prompter, so_far, "view", "next"))
     assert "<think>hm</think>call<|im_end|>\n<|im_start|>user\nnext" in later
 
 
 def test_a_later_prompt_shows_the_error_and_not_the_view_again(tokenizer: PreTrainedTokenizerFast) -> None:
     prompter = prompter_for(tokenizer)
-    so_far = first_prompt(prompter, "view") + prompter.answer_ids("rise")
+    so_far = joined(first_prompt(prompter, "view"), prompter.answer_ids("rise"))
     new = tokenizer.decode(later_prompt(prompter, so_far, "view", "view", "no such thing.")[len(so_far) :])
     assert "Your last answer was not legal: no such thing." in new
     assert "view" not in new
@@ -261,16 +272,45 @@ def test_a_continued_prompt_holds_the_lines_that_the_observation_gained(shown: s
 def test_a_later_prompt_without_chat_template_is_plain(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
     prompter = prompter_for(tokenizer)
-    so_far = first_prompt(prompter, "view") + tuple(tokenizer.encode("call"))
+    so_far = joined(first_prompt(prompter, "view"), tokens(tokenizer.encode("call")))
     assert tokenizer.decode(later_prompt(prompter, so_far, "view", "next")).endswith(
         "call\nnext\nAnswer with your action and nothing else.\n"
     )
 
 
-def test_prompt_tokens_are_a_tuple_of_ints(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_prompt_tokens_are_a_read_only_int32_array(tokenizer: PreTrainedTokenizerFast) -> None:
     prompt = first_prompt(prompter_for(tokenizer), "view")
-    assert isinstance(prompt, tuple)
-    assert {type(token) for token in prompt} == {int}
+    assert prompt.dtype == np.int32
+    with pytest.raises(ValueError, match="read-only"):
+        prompt[0] = 1
+
+
+@pytest.mark.parametrize("length", [10, 3000], ids=["short", "long"])
+def test_a_prompt_that_was_rendered_before_has_the_same_tokens(tokenizer: PreTrainedTokenizerFast, length: int) -> None:
+    prompter = prompter_for(tokenizer)
+    views = [mark * length for mark in "abc"]
+    rendered = [
+        tokenizer.apply_chat_template(
+            prompter.messages.build(SPEC, view), add_generation_prompt=True, return_dict=False
+        )
+        for view in views
+    ]
+    for _ in range(2):
+        assert [first_prompt(prompter, view).tolist() for view in views] == rendered
+
+
+def test_prompts_that_differ_in_who_speaks_are_not_confused(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompter = prompter_for(tokenizer)
+    chats: list[list[Message]] = [[{"role": "user", "content": "hi"}], [{"role": "system", "content": "hi"}]]
+    assert [tokenizer.decode(prompter.prompt_ids(chat)).split("\n")[0] for chat in chats] == [
+        "<|im_start|>user",
+        "<|im_start|>system",
+    ]
+
+
+def test_a_short_prompt_is_rendered_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompter = prompter_for(tokenizer)
+    assert first_prompt(prompter, "view") is first_prompt(prompter, "view")
 
 
 @pytest.mark.parametrize("answer_format", FORMATS)
@@ -284,12 +324,12 @@ def test_the_canonical_answer_is_read_back_from_its_tokens(
 
 
 def test_a_completion_without_an_answer_is_read_as_text_alone(tokenizer: PreTrainedTokenizerFast) -> None:
-    token_ids = tuple(tokenizer.encode("I pass"))
+    token_ids = tokens(tokenizer.encode("I pass"))
     assert prompter_for(tokenizer, "boxed").read(token_ids) == ("I pass", None)
 
 
 def test_an_empty_completion_is_read(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert prompter_for(tokenizer, "boxed").read(()) == ("", None)
+    assert prompter_for(tokenizer, "boxed").read(tokens([])) == ("", None)
 
 
 # --- prompt plug-ins -------------------------------------------------------------------------------------------------

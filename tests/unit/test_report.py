@@ -11,10 +11,12 @@ from rich.console import Console
 
 from spiral.config import Config, UserError
 from spiral.monitor.console import Dashboard, short, summary
-from spiral.monitor.files import EpisodeFiles
 from spiral.monitor.replay import show
 from spiral.monitor.report import plot
-from spiral.types import Completion, Episode, Match, Turn
+from spiral.storage.episode_files import EpisodeFiles
+from spiral.types import Episode
+from tests.builders import episode as played
+from tests.builders import sampled, scripted
 
 
 @contextmanager
@@ -205,31 +207,12 @@ def test_without_two_evaluations_there_is_no_summary(rows: list[dict[str, float]
 
 
 def episode(match_id: int, game: str = "kuhn_poker", text: str = "[bet]") -> Episode:
-    completion = Completion(token_ids=(1,), logprobs=(-0.5,), finish_reason="stop", min_version=0, max_version=0)
-
-    def turn(role: int, observation: str, said: str, error: str | None) -> Turn:
-        return Turn(
-            role=role,
-            observation=observation,
-            prompt_ids=(1,),
-            completion=completion,
-            text=said,
-            action=None,
-            legal=error is None,
-            error=error,
-        )
-
-    return Episode(
-        match=Match(id=match_id, game=game, seed=77, players=("policy", "random")),
-        turns=(
-            turn(0, "You hold the king [K].", text, None),
-            turn(1, "Player 0 bets.", "[rise]", "'rise' is no action."),
-        ),
-        returns=(1.0, -1.0),
-        end_reason="forfeit",
-        forfeit_by=1,
-        duration_s=0.5,
+    turns = (
+        sampled(0, observation="You hold the king [K].", text=text),
+        scripted(1, observation="Player 0 bets.", text="[rise]", error="'rise' is no action."),
     )
+    players = ("policy", "random")
+    return played(match_id, turns, (1.0, -1.0), game=game, seed=77, players=players, end_reason="forfeit", forfeit_by=1)
 
 
 @pytest.fixture

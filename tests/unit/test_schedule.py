@@ -10,7 +10,7 @@ GAMES = (GameChoice(id="kuhn_poker", weight=4), GameChoice(id="textarena/TicTacT
 
 
 def ids(schedule: Schedule, num_matches: int) -> list[int]:
-    return [match.id for match in schedule.issue(num_matches)]
+    return [schedule.next_match().id for _ in range(num_matches)]
 
 
 def restarted(schedule: Schedule) -> Schedule:
@@ -22,14 +22,14 @@ def restarted(schedule: Schedule) -> Schedule:
 
 def test_match_k_depends_only_on_seed_and_k() -> None:
     one, other = Schedule(5, GAMES), Schedule(5, GAMES)
-    one.issue(10)
+    ids(one, 10)
     one.done([3])
     assert [one.match(k) for k in range(20)] == [other.match(k) for k in reversed(range(20))][::-1]
 
 
 def test_issued_matches_are_match_k() -> None:
     schedule = Schedule(5, GAMES)
-    assert schedule.issue(3) + schedule.issue(2) == [Schedule(5, GAMES).match(k) for k in range(5)]
+    assert [schedule.next_match() for _ in range(5)] == [Schedule(5, GAMES).match(k) for k in range(5)]
 
 
 def test_the_policy_plays_both_roles() -> None:
@@ -59,30 +59,44 @@ def test_numbers_are_issued_in_order_without_gaps() -> None:
 
 def test_state_holds_the_matches_issued_and_not_done() -> None:
     schedule = Schedule(5, GAMES)
-    schedule.issue(5)
+    ids(schedule, 5)
     schedule.done([0, 2, 3])
     assert schedule.state_dict() == {"next": 5, "open": [1, 4]}
 
 
+def test_a_match_is_open_from_its_issue_until_it_is_done() -> None:
+    schedule = Schedule(5, GAMES)
+    assert not schedule.is_open(0)
+    ids(schedule, 2)
+    schedule.done([0])
+    assert [schedule.is_open(k) for k in range(3)] == [False, True, False]
+
+
+def test_a_match_that_was_open_at_a_restart_is_open_before_it_is_issued_again() -> None:
+    schedule = Schedule(5, GAMES)
+    ids(schedule, 2)
+    assert restarted(schedule).is_open(1)
+
+
 def test_after_a_restart_unfinished_matches_come_first() -> None:
     schedule = Schedule(5, GAMES)
-    schedule.issue(6)
+    ids(schedule, 6)
     schedule.done([0, 1, 4])
     assert ids(restarted(schedule), 5) == [2, 3, 5, 6, 7]
 
 
 def test_after_a_restart_small_batches_empty_the_backlog_first() -> None:
     schedule = Schedule(5, GAMES)
-    schedule.issue(4)
+    ids(schedule, 4)
     again = restarted(schedule)
     assert [ids(again, 2) for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_a_second_restart_keeps_matches_not_yet_reissued() -> None:
     schedule = Schedule(5, GAMES)
-    schedule.issue(5)
+    ids(schedule, 5)
     once = restarted(schedule)
-    once.issue(2)
+    ids(once, 2)
     once.done([0])
     assert once.state_dict() == {"next": 5, "open": [1, 2, 3, 4]}
     assert ids(restarted(once), 5) == [1, 2, 3, 4, 5]

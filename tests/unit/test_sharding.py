@@ -2,22 +2,27 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from spiral.learn.learner import Learner
-from spiral.learn.model.sharding import Rank, balance_by_length, gather_full, untied
+from spiral.learn.model.sharding import Rank, balance_by_length, gather_full, interface_to, open_store, untied
+from spiral.storage.episode_files import EpisodeFiles
 from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
 
 OPTIONS = {"kl_coef": 0.1, "reference_refresh_every": 2, "micro_batch_size": 1, "pack_tokens": 32}
 STEPS = 3
+# The ranks find the interface themselves.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "GLOO_SOCKET_IFNAME"}
 
 
 def test_items_are_distributed_so_that_costs_are_even() -> None:
@@ -42,16 +47,26 @@ def test_gathering_keeps_ties() -> None:
     assert gathered["a"] is gathered["b"] is not gathered["c"]
 
 
-def test_ranks_that_compute_different_numbers_are_noticed(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from spiral.learn.model.sharding import *; "
-    program += "index = int(sys.argv[1]); mesh = join(Rank(index, 2, Path(sys.argv[2])), 'cpu'); "
+def test_the_store_listens_at_its_own_address_only() -> None:
+    store = open_store("127.0.0.1")
+    with socket.create_connection(("127.0.0.1", store.port), timeout=5):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", store.port), timeout=5)
+
+
+def test_the_loopback_interface_leads_to_the_loopback_address() -> None:
+    assert interface_to("127.0.0.1") == "lo"
+
+
+def test_ranks_that_compute_different_numbers_are_noticed() -> None:
+    program = "import sys; from spiral.learn.model.sharding import *; "
+    program += "index = int(sys.argv[1]); mesh = join(Rank(index, 2, '127.0.0.1', int(sys.argv[2])), 'cpu'); "
     program += "print(same_on_all_ranks(b'equal', mesh), same_on_all_ranks(b'different' * index, mesh))"
+    store = open_store("127.0.0.1")
     arguments = [sys.executable, "-c", program]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
-        subprocess.Popen(
-            [*arguments, str(index), str(tmp_path / "rendezvous")], stdout=subprocess.PIPE, env=environment
-        )
+        subprocess.Popen([*arguments, str(index), str(store.port)], stdout=subprocess.PIPE, env=ENVIRONMENT)
         for index in range(2)
     ]
     assert [rank.communicate(timeout=120)[0] for rank in ranks] == [b"True False\n"] * 2
@@ -60,17 +75,19 @@ def test_ranks_that_compute_different_numbers_are_noticed(tmp_path: Path) -> Non
 LORA = {**OPTIONS, "lora_rank": 4}
 
 
-def run_rank(index: int, count: int, model_dir: Path, out: Path, options: dict[str, Any]) -> None:
+def run_rank(index: int, count: int, port: int, model_dir: Path, out: Path, options: dict[str, Any]) -> None:
     """One rank of `train_on_ranks`: train, save after two steps, load that checkpoint, and train the third step."""
     torch.set_num_threads(1)
     settings = config(**options, local_batch_size=16 // count, epochs=1)
-    one = Learner(settings, model_dir, Rank(index, count, out / "rendezvous"))
+    one = Learner(settings, model_dir, Rank(index, count, "127.0.0.1", port))
     for step in range(1, STEPS):
         one.step(step, step - 1, episodes(step, num=5))
     saved = save(one, out, STEPS - 1)
     torch.distributed.barrier()
     one.load(saved)
     metrics = one.step(STEPS, STEPS - 1, episodes(STEPS, num=5))
+    one.record(out, STEPS)
+    one.finish_record()
     save(one, out, STEPS)
     if index == 0:
         torch.save({name: value for name, value in metrics.items() if not name.startswith("perf/")}, out / "metrics.pt")
@@ -81,13 +98,13 @@ def run_rank(index: int, count: int, model_dir: Path, out: Path, options: dict[s
 def train_on_ranks(count: int, model_dir: Path, out: Path, options: dict[str, Any]) -> Path:
     """Run `run_rank` in `count` processes; returns the last checkpoint."""
     program = "import json, sys; from pathlib import Path; from tests.unit.test_sharding import run_rank; "
-    program += "index, count, model_dir, out, options = sys.argv[1:]; "
-    program += "run_rank(int(index), int(count), Path(model_dir), Path(out), json.loads(options))"
+    program += "index, count, port, model_dir, out, options = sys.argv[1:]; "
+    program += "run_rank(int(index), int(count), int(port), Path(model_dir), Path(out), json.loads(options))"
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    arguments = [str(count), str(model_dir), str(out), json.dumps(options)]
+    store = open_store("127.0.0.1")
+    arguments = [str(count), str(store.port), str(model_dir), str(out), json.dumps(options)]
     ranks = [
-        subprocess.Popen([sys.executable, "-c", program, str(index), *arguments], cwd=root, env=environment)
+        subprocess.Popen([sys.executable, "-c", program, str(index), *arguments], cwd=root, env=ENVIRONMENT)
         for index in range(count)
     ]
     assert [rank.wait(timeout=120) for rank in ranks] == [0] * count
@@ -102,11 +119,17 @@ def train_in_one_process(model_dir: Path, options: dict[str, Any]) -> tuple[Lear
     return single, metrics
 
 
+def recorded(run_dir: Path) -> dict[str, list[float]]:
+    """What the learner added to the episodes of the last step."""
+    table = pq.read_table(EpisodeFiles(run_dir).path(STEPS), columns=["match_id", "turn", "advantage", "ratio"])
+    return table.to_pydict()  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(("count", "options"), [(2, OPTIONS), (4, OPTIONS), (2, LORA)])
 def test_ranks_train_like_a_single_process(
     model_dir: Path, tmp_path: Path, count: int, options: dict[str, Any]
 ) -> None:
-    """Weights, reference and metrics, with samples that do not divide evenly, and after saving and loading."""
+    """Weights, reference, metrics and recorded ratios, with uneven shares of samples, and after saving and loading."""
     final = train_on_ranks(count, model_dir, tmp_path, options)
     single, expected = train_in_one_process(model_dir, options)
     assert single._reference is not None
@@ -116,3 +139,10 @@ def test_ranks_train_like_a_single_process(
     assert metrics.keys() == expected.keys() - {"perf/learn_s", "perf/trained_tokens_per_s"}
     for name, value in metrics.items():
         assert value == pytest.approx(expected[name], abs=1e-5), name
+    (tmp_path / "single").mkdir()
+    single.record(tmp_path / "single", STEPS)
+    single.finish_record()
+    ours = recorded(tmp_path)
+    assert len(set(ours["ratio"])) == 10, "a ratio of its own for each turn"
+    for name, values in recorded(tmp_path / "single").items():
+        assert ours[name] == pytest.approx(values, abs=1e-5), name

@@ -4,9 +4,11 @@ import dataclasses
 import math
 import pickle
 
+import numpy as np
 import pytest
 
-from spiral.types import Completion, Episode, GameSpec, Match, TrainingSample, Turn, WeightsRef
+from spiral.types import Episode, GameSpec, Match, TrainingSample, WeightsRef
+from tests.builders import completion, sampled
 
 MATCH = Match(id=7, game="kuhn_poker", seed=3, players=("policy", "policy"))
 
@@ -15,17 +17,13 @@ def episode(returns: tuple[float, float]) -> Episode:
     return Episode(match=MATCH, turns=(), returns=returns, end_reason="finished", forfeit_by=None, duration_s=0.5)
 
 
-def completion(token_ids: tuple[int, ...], logprobs: tuple[float, ...]) -> Completion:
-    return Completion(token_ids=token_ids, logprobs=logprobs, finish_reason="stop", min_version=0, max_version=0)
-
-
 def sample(**changed: object) -> TrainingSample:
     fields = {
-        "token_ids": (1, 2),
-        "loss_mask": (False, True),
-        "behavior_logprobs": (0.0, -0.5),
-        "segment_ids": (-1, 0),
-        "advantages": (0.0, 1.0),
+        "token_ids": np.array([1, 2], np.int32),
+        "loss_mask": np.array([False, True]),
+        "behavior_logprobs": np.array([0.0, -0.5], np.float32),
+        "segment_ids": np.array([-1, 0], np.int32),
+        "advantages": np.array([0.0, 1.0], np.float32),
         "episode_id": 7,
         "game": "kuhn_poker",
         "role": 0,
@@ -61,17 +59,17 @@ def test_completion_needs_one_logprob_per_token() -> None:
 
 
 def test_completion_may_be_empty() -> None:
-    assert completion((), ()).token_ids == ()
+    assert completion([]).token_ids.tolist() == []
 
 
 @pytest.mark.parametrize("field", ["token_ids", "loss_mask", "behavior_logprobs", "segment_ids", "advantages"])
 def test_sample_needs_fields_of_one_length(field: str) -> None:
     with pytest.raises(ValueError, match=r"TrainingSample of episode 7: fields differ in length: \[2, 3\]"):
-        sample(**{field: (1, 1, 1)})
+        sample(**{field: np.ones(3)})
 
 
 def test_sample_with_equal_lengths_is_accepted() -> None:
-    assert sample().advantages == (0.0, 1.0)
+    assert sample().advantages.tolist() == [0.0, 1.0]
 
 
 def test_game_spec_needs_a_turn() -> None:
@@ -111,16 +109,40 @@ def test_types_take_keywords_only() -> None:
         WeightsRef(1, "/x")  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        completion().token_ids,
+        completion().logprobs,
+        sampled(0).prompt_ids,
+        sample().token_ids,
+        sample().loss_mask,
+        sample().behavior_logprobs,
+        sample().segment_ids,
+        sample().advantages,
+    ],
+)
+def test_arrays_cannot_be_written(array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        completion((5, 7)),
+        completion((5, 6, 7)),
+        completion((5, 6), (-0.5, -0.25)),
+        completion((5, 6), version=1),
+        completion((5, 6), finish_reason="length"),
+        (5, 6),
+    ],
+)
+def test_values_that_hold_arrays_are_compared_by_all_that_they_hold(other: object) -> None:
+    assert completion((5, 6)) == completion((5, 6))
+    assert completion((5, 6)) != other
+
+
 def test_an_episode_survives_pickling() -> None:
-    turn = Turn(
-        role=1,
-        observation="o",
-        prompt_ids=(1, 2),
-        completion=completion((3,), (-0.25,)),
-        text="t",
-        action="a",
-        legal=True,
-        error=None,
-    )
-    played = dataclasses.replace(episode((-1.0, 1.0)), turns=(turn,))
+    played = dataclasses.replace(episode((-1.0, 1.0)), turns=(sampled(1, (1, 2), (3,), (-0.25,)),))
     assert pickle.loads(pickle.dumps(played)) == played

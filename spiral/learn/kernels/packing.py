@@ -5,21 +5,25 @@ Suffixes: _N packed tokens, _S segments (turns) in a batch, _T trained tokens (t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from spiral.learn.kernels.attention import Layout
-from spiral.types import TrainingSample
+from spiral.learn.kernels.sample_table import SampleTable, Spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A micro batch: samples laid end to end. All tensors are on one device.
+    """A micro batch: samples of a SampleTable laid end to end. All tensors are on one device.
 
     `predictor_T` holds the positions whose hidden states predict the trained tokens `target_T`. The trained tokens of a
     segment are adjacent, and `segment_T` numbers the segments of the batch from 0 to `num_segments` - 1. `current_T` is
-    True for tokens that were sampled with the current policy version.
+    True for tokens that were sampled with the current policy version. `table_segment_S` holds the numbers that the
+    segments have in the table.
     """
 
     token_ids_N: torch.Tensor
@@ -32,6 +36,7 @@ class Batch:
     segment_T: torch.Tensor
     current_T: torch.Tensor
     num_segments: int
+    table_segment_S: NDArray[np.int64]
     episode_ids: tuple[int, ...]
 
 
@@ -42,7 +47,7 @@ def plan_packs(lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
     """
     packs: list[list[int]] = []
     room = 0
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
+    for index in np.argsort(-np.asarray(lengths), kind="stable").tolist():
         if lengths[index] > room:
             packs.append([])
             room = pack_tokens
@@ -51,45 +56,40 @@ def plan_packs(lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
     return packs
 
 
-def make_batch(samples: Sequence[TrainingSample], current_version: int, device: torch.device | str = "cpu") -> Batch:
-    """The batch of `samples`, in their order; advantages and logprobs are float32.
+def make_batch(
+    table: SampleTable, samples: Sequence[int], current_version: int, device: torch.device | str = "cpu"
+) -> Batch:
+    """The batch of these `samples` of `table`, in their order; advantages and logprobs are float32.
 
     Tokens count as current if the whole sample was sampled with policy version `current_version`.
     """
-    tokens: list[int] = []
-    positions: list[int] = []
-    predictor: list[int] = []
-    behavior: list[float] = []
-    advantage: list[float] = []
-    segment: list[int] = []
-    current: list[bool] = []
-    num_segments = 0
-    for sample in samples:
-        start = len(tokens)
-        tokens += sample.token_ids
-        positions += range(len(sample.token_ids))
-        trained = [i for i, trains in enumerate(sample.loss_mask) if trains]
-        assert not trained or trained[0] > 0, "the first token of a sample has no predictor"
-        predictor += [start + i - 1 for i in trained]
-        behavior += [sample.behavior_logprobs[i] for i in trained]
-        advantage += [sample.advantages[i] for i in trained]
-        segment += [num_segments + sample.segment_ids[i] for i in trained]
-        current += [sample.min_version == sample.max_version == current_version] * len(trained)
-        num_segments += 1 + max(sample.segment_ids)
-    token_ids_N = torch.tensor(tokens, device=device)
-    predictor_T = torch.tensor(predictor, device=device)
+    chosen = np.asarray(samples)
+    tokens, trained, segments = table.tokens.of(chosen), table.trained.of(chosen), table.segments.of(chosen)
+    packed_tokens, packed_segments = Spans.adjacent(tokens.count), Spans.adjacent(segments.count)
+    token_ids_N = np.concatenate(tokens.pieces(table.token_ids_N), dtype=np.int64)
+    row_T = trained.indices()
+    trained_T = table.trained_T[row_T] + np.repeat(packed_tokens.start - tokens.start, trained.count)
+    segment_T = table.segment_T[row_T]
+    position_ids_N = np.arange(len(token_ids_N)) - np.repeat(packed_tokens.start, tokens.count)
+    assert position_ids_N[trained_T].all(), "the first token of a sample has no predictor"
+    is_current = (table.min_version_B[chosen] == current_version) & (table.max_version_B[chosen] == current_version)
+
+    def tensor(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
     return Batch(
-        token_ids_N=token_ids_N,
-        position_ids_N=torch.tensor(positions, device=device),
-        lengths=tuple(len(sample.token_ids) for sample in samples),
-        predictor_T=predictor_T,
-        target_T=token_ids_N[predictor_T + 1],
-        behavior_logprob_T=torch.tensor(behavior, device=device),
-        advantage_T=torch.tensor(advantage, device=device),
-        segment_T=torch.tensor(segment, device=device),
-        current_T=torch.tensor(current, device=device),
-        num_segments=num_segments,
-        episode_ids=tuple(sample.episode_id for sample in samples),
+        token_ids_N=tensor(token_ids_N),
+        position_ids_N=tensor(position_ids_N),
+        lengths=tuple(tokens.count.tolist()),
+        predictor_T=tensor(trained_T - 1),
+        target_T=tensor(token_ids_N[trained_T]),
+        behavior_logprob_T=tensor(table.behavior_logprob_T[row_T]),
+        advantage_T=tensor(table.advantage_S[segment_T]),
+        segment_T=tensor(segment_T + np.repeat(packed_segments.start - segments.start, trained.count)),
+        current_T=tensor(np.repeat(is_current, trained.count)),
+        num_segments=int(segments.count.sum()),
+        table_segment_S=segments.indices(),
+        episode_ids=tuple(table.episode_id_B[chosen].tolist()),
     )
 
 

@@ -7,40 +7,63 @@ collective: every rank must call them.
 
 import hashlib
 import heapq
+import os
+import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """This process's index among the learner's `count`. They find each other through `rendezvous`, a new file."""
-
-    index: int = 0
-    count: int = 1
-    rendezvous: Path | None = None
+from spiral.learn.rank import Rank
 
 
-SINGLE_RANK = Rank()
+def open_store(address: str) -> TCPStore:
+    """Open the store through which ranks find each other, at a free `port` of `address`, one of this machine's.
+
+    It listens at no other address, and closes when the returned object is deleted.
+    """
+    with socket.create_server((address, 0), family=_family(address)) as server:
+        port = server.getsockname()[1]
+        descriptor = server.detach()  # the store closes it
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
 
 
 def join(rank: Rank, device: str) -> DeviceMesh | None:
     """Form the process group of all ranks. Returns their device mesh, or None for a single rank."""
     if rank.count == 1:
         return None
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(rank.address))
     torch.distributed.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
-        init_method=f"file://{rank.rendezvous}",
+        # Tensors that are offloaded to main memory take part in collectives as well.
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+        store=TCPStore(rank.address, rank.port),
         rank=rank.index,
         world_size=rank.count,
     )
     return init_device_mesh(device, (rank.count,))
+
+
+def interface_to(address: str) -> str:
+    """The name of this machine's network interface from which packets go to `address`; its owner, if it is ours.
+
+    (Gloo's own choice, the interface of the host name's address, is often one that other machines do not reach.)
+    """
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))  # sends nothing: it makes the kernel choose the source address
+        ours = probe.getsockname()[0]
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(known.address.partition("%")[0] == ours for known in addresses):
+            return str(name)
+    raise OSError(f"no network interface has {ours}, from which this machine would reach {address}")
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def shard(module: torch.nn.Module, layers: Sequence[torch.nn.Module], mesh: DeviceMesh | None) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints: directories from which a run can be resumed, each one complete or absent.
 
 `step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it) or the LoRA
-adapter as a peft one, the learner's state, the config, `files.json` (size and SHA-256 of each file, to detect damage),
-and `state.json`: step, policy version, schedule, state of the sinks. Without `state.json` it is not a checkpoint.
+adapter as a peft one, the learner's state, the config, `state.json` (step, policy version, schedule, state of the
+sinks) and `files.json` (size and SHA-256 of each other file, to detect damage). Without `state.json` it is not a
+checkpoint.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spiral.atomic import atomic_directory
+from spiral.storage.atomic import atomic_directory
 
 STATE = "state.json"
 FILES = "files.json"
@@ -41,10 +42,10 @@ def save(
     with atomic_directory(directory, if_exists="replace", durable=True) as temporary:
         write_learner(temporary)
         (temporary / CONFIG).write_text(config)
+        (temporary / STATE).write_text(json.dumps(state, indent=1, allow_nan=False))
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
         files = {str(path.relative_to(temporary)): _fingerprint(path) for path in written}
         (temporary / FILES).write_text(json.dumps(files, indent=1))
-        (temporary / STATE).write_text(json.dumps(state, indent=1))
     for old in list_checkpoints(run_dir)[:-keep_last]:
         if not (keep_every and step_of(old) % keep_every == 0):
             shutil.rmtree(old)
@@ -80,20 +81,29 @@ def newest_sound(run_dir: Path, warn: Callable[[str], None] = lambda _: None) ->
 def damage(directory: Path) -> str | None:
     """How the files of a checkpoint differ from what was written, or None if they do not."""
     try:
-        files = json.loads((directory / FILES).read_text())
-        read_state(directory)
-    except (OSError, ValueError) as error:
+        files = _recorded(directory)
+        for name, expected in files.items():
+            if not (directory / name).is_file():
+                return f"{name} is missing"
+            found = _fingerprint(directory / name)
+            if found["bytes"] != expected["bytes"]:
+                return f"{name} has {found['bytes']} bytes, expected {expected['bytes']}"
+            if found != expected:
+                return f"{name} has been changed since it was written"
+    except (OSError, ValueError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
-    for name, expected in files.items():
-        path = directory / name
-        if not path.is_file():
-            return f"{name} is missing"
-        found = _fingerprint(path)
-        if found["bytes"] != expected["bytes"]:
-            return f"{name} has {found['bytes']} bytes, expected {expected['bytes']}"
-        if found != expected:
-            return f"{name} has been changed since it was written"
     return None
+
+
+def _recorded(directory: Path) -> dict[str, dict[str, int | str]]:
+    """What files.json records of each file. Raises OSError, ValueError or RecursionError."""
+    files = json.loads((directory / FILES).read_bytes())
+    if not isinstance(files, dict) or STATE not in files:
+        raise ValueError(f"{FILES} does not list {STATE}")
+    for name, expected in files.items():
+        if not name.isprintable() or not isinstance(expected, dict) or expected.keys() != {"bytes", "sha256"}:
+            raise ValueError(f"{FILES} is damaged at {name!r}")
+    return files
 
 
 def _folder(run_dir: Path) -> Path:

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from spiral.atomic import atomic_directory
 from spiral.learn.weights.checkpoint import FILES, LEARNER, REFERENCE, STATE, damage, list_checkpoints, step_of
+from spiral.storage.atomic import atomic_directory
 
 ADAPTER_CONFIG = "adapter_config.json"  # a directory with this peft file holds a LoRA adapter
 LEFT_OUT = (LEARNER, REFERENCE, FILES, STATE)

@@ -37,9 +37,8 @@ class LiveWeights(WeightSource):  # type: ignore[misc]
             yield name, gathered(tensor).to(self._dtype)
 
 
-def nccl(rank: int, num_receivers: int, loopback: bool) -> NCCLTrainerInitInfo:
-    """The process group of the learner and the generators' `num_receivers` GPUs, at a free port of this machine."""
-    address = "127.0.0.1" if loopback else socket.gethostbyname(socket.gethostname())
+def nccl(rank: int, num_receivers: int, address: str) -> NCCLTrainerInitInfo:
+    """The process group of the learner and the generators' `num_receivers` GPUs, at a free port of `address`."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         port = probe.getsockname()[1]

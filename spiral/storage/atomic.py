@@ -1,5 +1,6 @@
 """Files and directories that are complete or absent: written aside, then renamed into place."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,6 +47,17 @@ def atomic_directory(
             _fsync(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_is_oserror(directory: Path) -> Iterator[None]:
+    """Raise OSError (ENOSPC) for a full disk, which torch and safetensors report as exceptions of their own types."""
+    try:
+        yield
+    except Exception as error:
+        if "no space left" not in str(error).lower() and "file write failed" not in str(error).lower():
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
 
 
 def _fsync(path: Path) -> None:

@@ -1,0 +1,5 @@
+"""`python -m spiral.cli` is `spiral`."""
+
+from spiral.cli import main
+
+main()

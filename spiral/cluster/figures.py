@@ -1,0 +1,49 @@
+"""What the engines did since the last row of metrics."""
+
+import time
+from dataclasses import fields
+
+from spiral.cluster.generators import Generators
+from spiral.types import EngineFigures
+
+GAUGES = ("running", "waiting", "kv_use")
+
+
+class FigureBook:
+    """Differences of the generators' counters between two rows."""
+
+    def __init__(self, generators: Generators) -> None:
+        self._generators = generators
+        self._before: dict[str, tuple[object, EngineFigures]] = {}  # name -> (host, figures at the last row)
+        self._since_s = time.monotonic()
+
+    def row(self) -> dict[str, float]:
+        """`engine/<generator>/...` of each generator, and the means over all of them, since the last call."""
+        now = time.monotonic()
+        elapsed_s, self._since_s = max(1e-9, now - self._since_s), now
+        row: dict[str, float] = {}
+        busy, seats = [], []
+        for name, member in sorted(self._generators.members.items()):
+            host, old = self._before.get(name, (None, EngineFigures()))
+            if host is not member.host:
+                old = EngineFigures()  # its counters start again
+            new = member.figures
+            self._before[name] = (member.host, new)
+            change = {f.name: getattr(new, f.name) - getattr(old, f.name) for f in fields(new) if f.name not in GAUGES}
+            busy.append(min(1.0, change["busy_s"] / elapsed_s))
+            seats.append(change["seat_s"] / elapsed_s)
+            row |= {f"engine/{name}/{gauge}": getattr(new, gauge) for gauge in GAUGES}
+            row[f"engine/{name}/busy"] = busy[-1]
+            row[f"engine/{name}/running_mean"] = seats[-1]
+            row[f"engine/{name}/preemptions"] = change["preemptions"]
+            row[f"engine/{name}/tokens_per_s"] = change["num_tokens"] / elapsed_s
+            if change["prefix_queries"]:
+                row[f"engine/{name}/prefix_hit_rate"] = change["prefix_hits"] / change["prefix_queries"]
+        row["perf/generated_tokens_per_s"] = sum(
+            row[f"engine/{name}/tokens_per_s"] for name in self._generators.members
+        )
+        row["perf/generators"] = len(busy)
+        row["perf/generator_busy"] = sum(busy) / max(1, len(busy))
+        row["perf/sequences_running"] = sum(seats)
+        row["faults/generator_restarts"] = self._generators.num_restarts
+        return row

@@ -1,0 +1,66 @@
+"""The way of the learner's weights to the generators: files for engines of this machine, or a transfer between GPUs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spiral.config import Config
+from spiral.learn.model.parameters import Trainable
+from spiral.learn.model.sharding import gather_full
+from spiral.learn.rank import Rank
+from spiral.storage.weight_files import read_files
+from spiral.storage.weight_store import WeightStore
+from spiral.types import WeightsRef
+
+if TYPE_CHECKING:
+    from spiral.storage.weight_files import Files
+
+
+class Publisher:
+    """One rank's part in publishing the weights that `live()` returns. Its methods are collective, except `read`."""
+
+    def __init__(
+        self, config: Config, rank: Rank, trainable: Trainable, live: Callable[[], Mapping[str, torch.Tensor]]
+    ) -> None:
+        self._is_adapter = config.learner.lora_rank > 0
+        self._rank = rank
+        self._trainable = trainable
+        self._live = live
+        self._store = WeightStore(config)
+
+    def publish(self, version: int) -> WeightsRef | None:
+        """Write the weights as policy version `version` for engines of this machine. Only rank 0 returns a value."""
+        kind = self._trainable
+        keep = self._rank.index == 0
+        weights = gather_full(self._live(), keep=keep, dtype=kind.published_dtype)
+        if not keep:
+            return None
+        num_bytes = sum(tensor.nbytes for tensor in weights.values())
+        location, checksum = self._store.publish(lambda directory: kind.publish(weights, directory), num_bytes, version)
+        return WeightsRef(version=version, location=str(location), is_adapter=self._is_adapter, checksum=checksum)
+
+    def read(self, weights: WeightsRef) -> "Files":
+        """The files of a version that `publish` wrote, for engines of other machines."""
+        return read_files(Path(weights.location))
+
+    def connect(self, client: Any, num_receivers: int, address: str) -> None:
+        """Connect to the generators' `num_receivers` GPUs for `send`; `client` carries vLLM's calls to them.
+
+        `address` is one of rank 0's machine that the generators reach.
+        """
+        from spiral.learn.weights import transfer
+
+        self._client = client
+        weights = transfer.LiveWeights(self._live, self._trainable.published_dtype)
+        self._transfer = transfer.connect(transfer.nccl(self._rank.index, num_receivers, address), client, weights)
+
+    def send(self, version: int) -> None:
+        """Send the weights, as policy version `version`, to the generators that `connect` connected to."""
+        self._client.version = version
+        self._transfer.send_weights()
+
+    def close(self) -> None:
+        """Remove the files of all versions."""
+        self._store.close()

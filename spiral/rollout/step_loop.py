@@ -1,0 +1,124 @@
+"""Drives vLLM's engine inside the event loop of the matches.
+
+On a CPU with a small model, a turn costs less than what it takes to send it to another process and back. Here a request
+costs one future, and all matches whose requests ended with a step add their next ones before the next step.
+"""
+
+import asyncio
+import itertools
+from typing import Any, Self
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.executor import Executor
+
+from spiral.rollout.meter import Meter
+
+
+class StepLoop:
+    """An engine in this process, and the task that steps it while there are requests.
+
+    A step blocks the event loop, so nothing can happen during one, and a pause takes effect at once. Must be used from
+    one thread.
+    """
+
+    def __init__(self, engine: LLMEngine) -> None:
+        self.meter = Meter()
+        self._engine = engine
+        self._scheduler: Any = engine.engine_core.engine_core.scheduler
+        self._requests: dict[str, tuple[asyncio.Future[RequestOutput], Any]] = {}
+        self._request_ids = itertools.count()
+        self._paused = False
+        self._task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+
+    @classmethod
+    def start(cls, args: EngineArgs) -> Self:
+        """Load the model."""
+        config = args.create_engine_config()
+        executor = Executor.get_class(config)
+        return cls(LLMEngine(config, executor, log_stats=not args.disable_log_stats, multiprocess_mode=False))
+
+    async def generate(
+        self, prompt_ids: list[int], params: SamplingParams, adapter: LoRARequest | None
+    ) -> RequestOutput:
+        """Run one request to its end. Raises RuntimeError if the engine failed, now or at an earlier step."""
+        if self._failure is not None:
+            raise RuntimeError(f"the engine failed: {self._failure!r}") from self._failure
+        number = str(next(self._request_ids))
+        ended: asyncio.Future[RequestOutput] = asyncio.get_running_loop().create_future()
+        internal = self._engine.add_request(number, tokens_input(prompt_ids), params, lora_request=adapter)
+        self._requests[number] = ended, self._scheduler.requests[internal]
+        self._ensure_stepping()
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            if self._requests.pop(number, None) is not None:
+                self._engine.abort_request([number])
+            raise
+
+    async def pause(self) -> None:
+        """Stop stepping. Requests are kept."""
+        self._paused = True
+        self.meter.pause()
+
+    async def resume(self) -> None:
+        """Step again, without the KV cache: that of the requests in flight is computed again."""
+        if not self._engine.reset_prefix_cache(reset_running_requests=True):
+            raise RuntimeError("vLLM kept KV blocks of the old policy version")
+        self._paused = False
+        self.meter.resume()
+        self._ensure_stepping()
+
+    async def call(self, method: str, **arguments: Any) -> list[Any]:
+        """Call a method of vLLM's worker."""
+        results: list[Any] = self._engine.collective_rpc(method, kwargs=arguments)
+        return results
+
+    async def add_adapter(self, adapter: LoRARequest) -> None:
+        """Load a LoRA adapter."""
+        self._engine.add_lora(adapter)
+
+    def shutdown(self) -> None:
+        """Release the model. The engine cannot be used afterwards."""
+        if self._task is not None:
+            self._task.cancel()
+        self._engine.engine_core.shutdown()
+
+    def _ensure_stepping(self) -> None:
+        if self._requests and not self._paused and (self._task is None or self._task.done()):
+            self.meter.begin()
+            self._task = asyncio.create_task(self._step())
+
+    async def _step(self) -> None:
+        """Step until no request is left or sampling is paused."""
+        try:
+            while True:
+                await asyncio.sleep(0)  # the matches whose requests ended add their next ones
+                if not self._requests or self._paused:
+                    return
+                outputs = self._engine.step()
+                for output in outputs:
+                    self._end(output)
+                running, waiting = self._scheduler.get_request_counts()
+                self.meter.step(running, waiting, self._scheduler.get_kv_cache_usage(), len(outputs))
+        except Exception as failure:  # noqa: BLE001 -- it belongs to whoever waits for a request
+            self._failure = failure
+            for ended, _ in self._requests.values():
+                if not ended.done():
+                    ended.set_exception(RuntimeError(f"the engine failed: {failure!r}"))
+            self._requests.clear()
+
+    def _end(self, output: Any) -> None:
+        """Hand the output of a request that ended to whoever waits for it."""
+        ended, request = self._requests.pop(output.request_id)
+        self.meter.num_tokens += len(output.outputs[0].token_ids)
+        self.meter.prefix_queries += len(output.prompt_token_ids)
+        self.meter.prefix_hits += output.num_cached_tokens or 0
+        self.meter.preemptions += request.num_preemptions
+        if not ended.done():
+            ended.set_result(output)

@@ -1,0 +1,1 @@
+"""Files: atomic writing, scratch directories in shared memory, published weights, and the episodes of a run."""

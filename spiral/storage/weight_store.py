@@ -1,0 +1,97 @@
+"""Where a process keeps policy versions for the engines of its machine: directories in shared memory, if they fit."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from spiral.config import Config, UserError
+from spiral.storage.atomic import atomic_directory, full_disk_is_oserror
+from spiral.storage.shared_memory import SHARED_MEMORY, ScratchDir
+from spiral.storage.weight_files import Files, checksum, verify, write_files
+from spiral.types import WeightsRef
+
+VERSIONS_AT_ONCE = 3  # two are kept while the next is written
+
+
+class WeightStore:
+    """The newest policy versions, each in a directory v<version>/ that holds its weights.
+
+    They are inside a ScratchDir: in `weights.dir`, which is created if necessary, else in shared memory or, if that has
+    no room for three versions, in the temporary directory of this machine. The previous version is kept, because
+    engines may still be loading it; all others are removed.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._configured = config.weights.dir
+        self._scratch: dict[Path, ScratchDir] = {}  # by parent
+
+    def publish(self, write: Callable[[Path], None], num_bytes: int, version: int) -> tuple[Path, str]:
+        """Let `write` fill the directory of a version; `num_bytes` is about the size of its weights.
+
+        Returns the directory and its checksum. A directory of the same version is replaced. Raises OSError, with ENOSPC
+        for a full disk, and UserError if `weights.dir` cannot be used.
+        """
+        directory = self._directory(num_bytes)
+        location = directory / f"v{version:06d}"
+        with full_disk_is_oserror(directory), atomic_directory(location, if_exists="replace") as aside:
+            write(aside)
+        self._remove_all_but(version)
+        return location, checksum(location)
+
+    def receive(self, weights: WeightsRef, files: Files) -> WeightsRef:
+        """Write a version that another machine published, unless it is here already; returns where it is here.
+
+        Raises RunInterrupted if `files` are not those of `weights`, and what `publish` raises.
+        """
+        for scratch in self._scratch.values():
+            here = replace(weights, location=str(scratch.path / f"v{weights.version:06d}"))
+            if Path(here.location).exists() and checksum(Path(here.location)) == weights.checksum:
+                return here
+        location = self._directory(sum(content.nbytes for content in files.values())) / f"v{weights.version:06d}"
+        here = replace(weights, location=str(location))
+        write_files(files, location)
+        verify(here)
+        self._remove_all_but(weights.version)
+        return here
+
+    def close(self) -> None:
+        """Remove all versions."""
+        for scratch in self._scratch.values():
+            scratch.close()
+        self._scratch.clear()
+
+    def _directory(self, num_bytes: int) -> Path:
+        """The scratch directory for a new version of that size."""
+        if self._configured is not None:
+            try:
+                return self._scratch_in(self._configured).path
+            except OSError as error:
+                raise UserError(
+                    f"weights.dir: {self._configured} cannot be used on {os.uname().nodename}: {error.strerror}"
+                ) from error
+        has_room = _free_bytes(SHARED_MEMORY) + self._held_bytes(SHARED_MEMORY) > VERSIONS_AT_ONCE * num_bytes
+        return self._scratch_in(SHARED_MEMORY if has_room else Path(tempfile.gettempdir())).path
+
+    def _scratch_in(self, parent: Path) -> ScratchDir:
+        if parent not in self._scratch:
+            self._scratch[parent] = ScratchDir(parent)
+        return self._scratch[parent]
+
+    def _held_bytes(self, parent: Path) -> int:
+        scratch = self._scratch.get(parent)
+        return sum(file.stat().st_size for file in scratch.path.rglob("*") if file.is_file()) if scratch else 0
+
+    def _remove_all_but(self, version: int) -> None:
+        """Remove all but this version and the one before. There are higher ones if a checkpoint was loaded since."""
+        for path in [path for scratch in self._scratch.values() for path in scratch.path.glob("v*")]:
+            if re.fullmatch(r"v\d{6,}", path.name) and not version - 1 <= int(path.name[1:]) <= version:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _free_bytes(directory: Path) -> int:
+    """Free space for this process; 0 for a directory that it may not write to."""
+    return shutil.disk_usage(directory).free if os.access(directory, os.W_OK) else 0
