@@ -10,7 +10,7 @@ from spiral.learn.rank import Rank
 from spiral.types import Episode, GameSpec, WeightsRef
 
 SHORT, LONG, ONE_IN = 4, 120, 50
-ANSWERS = ("go up and wait for my next call", "stay down and do not answer them at all")
+ANSWERS = ("31415926", "27182845")  # builtin/tiny has a token for each digit
 
 
 def num_turns(seed: int) -> int:
@@ -21,10 +21,10 @@ def num_turns(seed: int) -> int:
 class LongTail:
     """A match whose number of turns follows from its seed. Any text is legal, so no match ends early.
 
-    The role that moves last wins if its text contains an `e`.
+    The role that moves last wins if its text contains a 9.
     """
 
-    spec = GameSpec(id="long_tail", title="Long tail", rules="Say what you do.", max_turns=LONG, max_return=1.0)
+    spec = GameSpec(id="long_tail", title="Long tail", rules="Name an 8-digit number.", max_turns=LONG, max_return=1.0)
     lists_selection = True
 
     def __init__(self, seed: int) -> None:
@@ -42,11 +42,19 @@ class LongTail:
         return ANSWERS
 
     def step(self, action: str) -> None:
-        self._payoff = (1.0 if "e" in action else -1.0) * (1 - 2 * self._role)
+        self._payoff = (1.0 if "9" in action else -1.0) * (1 - 2 * self._role)
         self._left, self._role = self._left - 1, 1 - self._role
 
     def returns(self) -> tuple[float, float]:
         return self._payoff, -self._payoff
+
+
+class EvenLengths(LongTail):
+    """The same without long matches."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._left = SHORT
 
 
 class FrozenLearner:

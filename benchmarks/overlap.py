@@ -2,9 +2,10 @@
 
     python benchmarks/overlap.py [--rounds 5] [--only step stream]
 
-step    builtin/tiny learns Kuhn poker, the generator pinned to one core and the learner to the other: a step with
-        max_staleness 1 against one with 0. It may take max(play, learn) / (play + learn) + 0.1 of it, where playing and
-        learning each take 40% to 60% of a synchronous step; no episode may be older than max_staleness, or be dropped.
+step    builtin/tiny learns a game of four turns, the generator pinned to one core and the learner to the other: a
+        step with max_staleness 1 against one with 0. It may take max(play, learn) / (play + learn) + 0.1 of
+        it, where playing and learning each take 40% to 60% of a synchronous step. No episode may be older than
+        max_staleness, or be dropped.
 stream  a game in which one match in fifty is thirty times longer (benchmarks/long_tail.py), with max_staleness 4 and a
         learner that takes no time but publishes weights after every step: turns per second of two generators, one
         pinned to each core, between warm-up and drain, against two lockstep drivers, one pinned to each core as well. A
@@ -38,7 +39,6 @@ sys.path.append(str(ROOT))  # for the game
 
 import spiral  # noqa: E402
 from spiral.cluster import learners  # noqa: E402
-from spiral.cluster.session import ray_session  # noqa: E402
 from spiral.config import Config, load_config  # noqa: E402
 from spiral.league.schedule import Schedule  # noqa: E402
 from spiral.machine import usable_cores  # noqa: E402
@@ -50,23 +50,19 @@ Row = dict[str, float]
 MARGIN = 0.1
 SHARE = (0.4, 0.6)
 SPEEDUP, BUSY = 1.5, 0.9
-WARM_UP = 4  # steps
+WARM_UP = 5  # steps
+MODEL = {"name": "builtin/tiny", "warmup_steps": 20}  # any text is legal in these games
 STEP: dict[str, Any] = {
     "steps": 14,
-    "games": [{"id": "kuhn_poker"}],
-    "rollout": {"episodes_per_step": 768, "answer_format": "bracket", "max_tokens": 8},
+    "model": MODEL,
+    "games": [{"id": "benchmarks.long_tail:EvenLengths"}],
+    "rollout": {"episodes_per_step": 512, "answer_format": "raw", "max_tokens": 16},
     "generators": {"max_model_len": 512, "cpus": 1},
-    "learner": {
-        "cpus": 1,
-        "epochs": 1,
-        "local_batch_size": 256,
-        "learning_rate": 1e-5,
-        "micro_batch_size": 8,
-        "pack_tokens": 2048,
-    },
+    "learner": {"cpus": 1, "epochs": 1, "micro_batch_size": 8, "pack_tokens": 2048},
 }
 STREAM: dict[str, Any] = {
     "steps": 34,
+    "model": MODEL,
     "games": [{"id": "benchmarks.long_tail:LongTail"}],
     "rollout": {"episodes_per_step": 128, "answer_format": "raw", "max_tokens": 16, "max_staleness": 4},
     "generators": {"max_model_len": 512, "cpus": 1, "count": 2, "max_num_seqs": 16},
@@ -102,7 +98,7 @@ class Check:
 def settings(tree: dict[str, Any], directory: Path, name: str, overrides: Iterable[str] = ()) -> Config:
     """The config of a run that measures nothing but itself."""
     rest = {"eval": {"every": 0}, "checkpoint": {"every": 0}, "monitor": {"sinks": []}}
-    here = {"model": {"name": "builtin/tiny"}, "run": {"dir": str(directory), "name": name}}
+    here = {"run": {"dir": str(directory), "name": name}}
     return load_config({**tree, **rest, **here}, list(overrides))
 
 
@@ -133,8 +129,10 @@ def measure_step(rounds: int, directory: Path) -> list[Check]:
         stale.append(max(row["rollout/staleness_mean"] for row in overlapped))
         lost = sum(row["rollout/dropped_stale"] + row["rollout/void"] for row in [*alone, *overlapped])
         assert not lost and all(row["rollout/staleness_mean"] == 0 for row in alone)
-        print(f"  synchronous {step_s:.2f} s = play {play_s:.2f} + learn {learn_s:.2f} + rest; "
-              f"overlapped {median(overlapped, 'perf/step_s'):.2f} s, bound {bound:.2f}")
+        print(
+            f"  synchronous {step_s:.2f} s = play {play_s:.2f} + learn {learn_s:.2f} + rest; "
+            f"overlapped {median(overlapped, 'perf/step_s'):.2f} s, bound {bound:.2f}"
+        )
     return [
         Check("play / synchronous step", plays, *SHARE),
         Check("learn / synchronous step", learns, *SHARE),
@@ -162,7 +160,8 @@ def lockstep(batches: Sequence[Sequence[Match]]) -> float:
         turns, tokens = zip(*(bench.lockstep(batch) for batch in batches), strict=True)
         return sum(turns), sum(tokens)
 
-    return bench.timed(play).turns_per_s
+    side = bench.timed(play)
+    return side.turns / side.seconds
 
 
 def measure_stream(rounds: int, directory: Path) -> list[Check]:
@@ -188,8 +187,10 @@ def measure_stream(rounds: int, directory: Path) -> list[Check]:
             speed = sum(pool.map(lockstep, [batches[i :: len(cores)] for i in range(len(cores))]))
             ratios.append(turns / seconds / speed)
             busy.append(sum(row["perf/generator_busy"] * row["perf/step_s"] for row in rows) / seconds)
-            print(f"  stream {turns / seconds:.0f} turns/s, lockstep {speed:.0f}, busy {busy[-1]:.3f}; "
-                  f"waited for old matches {sum(row['perf/stale_wait_s'] for row in rows):.1f} of {seconds:.1f} s")
+            print(
+                f"  stream {turns / seconds:.0f} turns/s, lockstep {speed:.0f}, busy {busy[-1]:.3f}; "
+                f"waited for old matches {sum(row['perf/stale_wait_s'] for row in rows):.1f} of {seconds:.1f} s"
+            )
     return [
         Check("stream / lockstep, turns per second", ratios, least=SPEEDUP),
         Check("busy share of two generators", busy, least=BUSY),
@@ -206,7 +207,7 @@ def main() -> int:
     options = parser.parse_args()
     os.chdir(ROOT)  # where actors look for the game
     checks: list[Check] = []
-    with tempfile.TemporaryDirectory() as directory, ray_session():
+    with tempfile.TemporaryDirectory() as directory:
         for name in options.only:
             checks += MEASURES[name](options.rounds, Path(directory))
     table = Table("figure", "median", "lowest", "highest", "target", "", box=None)

@@ -12,8 +12,10 @@ Python and Ray's threads in its process), so the other processes of this machine
 import argparse
 import asyncio
 import os
+import pickle
 import random
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +30,8 @@ from spiral.cluster.placement import Node, Seat
 from spiral.config import load_config
 from spiral.headers import episode_header
 from spiral.league.schedule import Schedule
+from spiral.learn.kernels.packing import make_batch, plan_packs
+from spiral.learn.samples import make_samples, score_turns
 from spiral.stop import Stop
 from spiral.types import Completion, Deal, EngineFigures, Episode, Match, Report, Turn
 
@@ -211,6 +215,19 @@ def measure(num_generators: int, seconds: float, num_turns: int, num_tokens: int
     }
 
 
+def preparation(num_turns: int, num_tokens: int) -> float:
+    """CPU seconds from pickled episodes to batches, per million completion tokens."""
+    num_episodes = max(1, 500_000 // (num_turns * num_tokens))
+    matches = [Match(id=k, game="g", seed=k, players=("policy", "policy")) for k in range(num_episodes)]
+    sent = [pickle.dumps(episode(match, num_turns, num_tokens), protocol=5) for match in matches]
+    start_s = time.process_time()
+    episodes = [pickle.loads(data) for data in sent]
+    table = make_samples(score_turns(episodes, [[0.5] * num_turns] * num_episodes, gamma=1.0, format_penalty=0.0))
+    for pack in plan_packs(table.tokens.count.tolist(), 4096):
+        make_batch(table, pack, 0)
+    return 1e6 * (time.process_time() - start_s) / (num_episodes * num_turns * num_tokens)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement")
@@ -232,11 +249,15 @@ def main() -> int:
     long = measure(16, seconds, num_turns=8, num_tokens=500, mean_s=5.0)
     print(f"  driver CPU per million completion tokens: {long['cpu_s_per_million_tokens']:.3f} s")
     ray.shutdown()
+    short_s, long_s = (statistics.median(preparation(*shape) for _ in range(5)) for shape in ((3, 6), (8, 500)))
+    print("learner-side preparation, CPU seconds per million completion tokens")
+    print(f"  8 turns of 500 tokens: {long_s:.3f}   3 turns of 6 tokens: {short_s:.3f}")
     checks = [
         ("matches/s through one driver core, 256 generators", rows[-1]["matches_per_core_s"], ">=", 2000.0),
         ("cost of a match, 256 : 4 generators", rows[-1]["us_per_match"] / rows[0]["us_per_match"], "<=", 1.25),
         ("kB per match in flight, 256 generators", rows[-1]["kb_per_match"], "<=", 20.0),
         ("driver CPU s per million completion tokens", long["cpu_s_per_million_tokens"], "<=", 0.1),
+        ("preparation, CPU s per million completion tokens", long_s, "<=", 0.4),
     ]
     missed = 0
     for what, value, relation, target in checks:

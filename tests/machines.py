@@ -27,10 +27,14 @@ class Nodes:
         done = subprocess.run([SCRIPT, *arguments], env=self._environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
 
-    def start(
-        self, node: int, *arguments: str, output: int | IO[str] = subprocess.PIPE, **environment: str
-    ) -> subprocess.Popen[str]:
+    def start(self, node: int, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a program in the directory /tmp/work of a node."""
+        return self.start_writing(subprocess.PIPE, node, *arguments, **environment)
+
+    def start_writing(
+        self, output: int | IO[str], node: int, *arguments: str, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start a program as `start` does; it prints to `output`."""
         self.path(node, "/tmp/work").mkdir(exist_ok=True)
         return subprocess.Popen(
             [SCRIPT, "run", str(node), "env", "--chdir=/tmp/work", *arguments],

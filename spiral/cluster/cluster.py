@@ -22,9 +22,12 @@ from spiral.cluster.weight_client import WeightClient
 from spiral.cluster.weights import PublishedWeights
 from spiral.config import Config, UserError
 from spiral.stop import Stop
+from spiral.storage.shared_memory import SHARED_MEMORY, remove_stale
 from spiral.types import EpisodeHeader, WeightsRef
 
 LOGS_EVERY_S = 5.0
+CLEAR_S = 2.0
+"""Time for actors that were ended to die."""
 SAVE_GRACE_S = 120.0
 """Time for the checkpoint of a run that has failed."""
 
@@ -60,6 +63,7 @@ class Cluster(Evaluating):
                 yield cluster
             finally:
                 cluster._stop_actors()
+                _clear(config.weights.dir or SHARED_MEMORY)
 
     def _start_actors(self) -> None:
         seats = place_learner(self._config, self._machines.nodes())
@@ -185,3 +189,10 @@ class Cluster(Evaluating):
     def finish_save(self, limit_s: float | None = None) -> None:
         """Wait until the checkpoint is complete. Raises what stopped it, such as OSError."""
         self.learners.ask("finish_save", limit_s=limit_s)
+
+
+def _clear(parent: Path) -> None:
+    """Remove what actors that had to be killed left of published weights on this machine, once they have died."""
+    deadline = time.monotonic() + CLEAR_S
+    while remove_stale(parent) and time.monotonic() < deadline:
+        time.sleep(0.1)

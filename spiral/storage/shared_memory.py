@@ -45,16 +45,20 @@ def _remove(path: Path, lock: int, owner: int) -> None:
     os.close(lock)
 
 
-def remove_stale(parent: Path) -> None:
-    """Remove the scratch directories in `parent` whose processes have died, and nothing else.
+def remove_stale(parent: Path) -> int:
+    """Remove the scratch directories in `parent` whose processes have died, and nothing else; return how many are left.
 
     Only those of this user and of this machine are removed: other machines may have theirs on the same network
     filesystem, and not every one of these shows the locks of other machines.
     """
+    num_left = 0
     for path in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # it is in use, another user's, or being removed by another process
             if _is_ours(path):
+                num_left += 1
                 _remove_if_unlocked(path)
+                num_left -= 1
+    return num_left
 
 
 def _is_ours(path: Path) -> bool:
