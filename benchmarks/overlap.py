@@ -32,7 +32,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from rollout import Bench
+from rollout import Bench, Side
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # for the game
@@ -160,8 +160,8 @@ def lockstep(batches: Sequence[Sequence[Match]]) -> float:
         turns, tokens = zip(*(bench.lockstep(batch) for batch in batches), strict=True)
         return sum(turns), sum(tokens)
 
-    side = bench.timed(play)
-    return side.turns / side.seconds
+    side: Side = bench.timed(play)
+    return side.turns_per_s
 
 
 def measure_stream(rounds: int, directory: Path) -> list[Check]:

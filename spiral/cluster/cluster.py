@@ -15,7 +15,7 @@ from spiral.cluster.figures import FigureBook
 from spiral.cluster.inbox import Inbox
 from spiral.cluster.learners import Learners
 from spiral.cluster.machines import LogCopies, Machines
-from spiral.cluster.placement import place_learner
+from spiral.cluster.placement import Seat, place_learner
 from spiral.cluster.reactor import Outcome, Reactor
 from spiral.cluster.session import ray_session
 from spiral.cluster.weight_client import WeightClient
@@ -28,8 +28,6 @@ from spiral.types import EpisodeHeader, WeightsRef
 LOGS_EVERY_S = 5.0
 CLEAR_S = 2.0
 """Time for actors that were ended to die."""
-SAVE_GRACE_S = 120.0
-"""Time for the checkpoint of a run that has failed."""
 
 
 class Cluster(Evaluating):
@@ -66,9 +64,23 @@ class Cluster(Evaluating):
                 _clear(config.weights.dir or SHARED_MEMORY)
 
     def _start_actors(self) -> None:
-        seats = place_learner(self._config, self._machines.nodes())
+        seats = self._placed()
         self.learners = Learners(self._config, self._machines, self._reactor, seats)
         self.generators.start(seats)
+
+    def _placed(self) -> list[Seat]:
+        """Seats for the learner. What an earlier run of this session has used may take Ray a moment to free."""
+        deadline = time.monotonic() + CLEAR_S
+        while True:
+            try:
+                seats = place_learner(self._config, self._machines.nodes())
+                self.generators.require_room(seats)
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return seats
 
     def _stop_actors(self) -> None:
         self.generators.stop()
@@ -186,9 +198,9 @@ class Cluster(Evaluating):
         """Start writing the checkpoint of `state`. Returns as soon as the learner has a copy to write."""
         self.learners.ask("begin_save", self._config.run_dir.absolute(), state)
 
-    def finish_save(self, limit_s: float | None = None) -> None:
+    def finish_save(self) -> None:
         """Wait until the checkpoint is complete. Raises what stopped it, such as OSError."""
-        self.learners.ask("finish_save", limit_s=limit_s)
+        self.learners.ask("finish_save")
 
 
 def _clear(parent: Path) -> None:

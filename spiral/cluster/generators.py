@@ -78,13 +78,17 @@ class Generators:
 
     # --- starting
 
-    def start(self, learner: Sequence[Seat]) -> None:
-        """Start as many generators as there is room for beside the learner. Raises UserError if these are too few."""
+    def require_room(self, learner: Sequence[Seat]) -> list[Seat]:
+        """Seats for as many generators as fit beside the learner. Raises UserError if these are too few."""
         nodes = _less(self._machines.nodes(), learner)
         seats = place_generators(self._config, nodes, learner)
         require_generators(self._config, seats, nodes)
+        return seats
+
+    def start(self, learner: Sequence[Seat]) -> None:
+        """Start as many generators as fit beside the learner. Raises UserError if these are too few."""
         self._learner_seats = list(learner)
-        for seat in seats:
+        for seat in self.require_room(learner):
             self._start(seat)
 
     def _start(self, seat: Seat) -> None:

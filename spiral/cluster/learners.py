@@ -42,10 +42,10 @@ class Learners:
         """Call a method of every rank, without waiting."""
         return [(host, host.call(method, *args)) for host in self.hosts]
 
-    def ask(self, method: str, *args: object, limit_s: float | None = None, interruptible: bool = False) -> Any:
+    def ask(self, method: str, *args: object, interruptible: bool = False) -> Any:
         """Call a method of every rank and wait; returns the result of rank 0. Matches are played meanwhile."""
         calls = self.begin(method, *args)
-        return self._reactor.get_all(calls, limit_s or self._timeout_s, method, interruptible=interruptible)[0]
+        return self._reactor.get_all(calls, self._timeout_s, method, interruptible=interruptible)[0]
 
     def stop(self) -> None:
         """End the actors."""

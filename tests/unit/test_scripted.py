@@ -29,8 +29,11 @@ def always_check(game: Game, game_id: str, seed: str, argument: str) -> Script:
 def registered_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registers `always_check` as `check`, beside the built-in players."""
     entry = EntryPoint(name="check", value=CHECK, group="spiral.players")
-    players = plugins.registered("spiral.players") | {"check": entry}
-    monkeypatch.setattr("spiral.plugins.registered", lambda group: players)
+    registered = plugins.registered
+    players = registered("spiral.players") | {"check": entry}
+    monkeypatch.setattr(
+        "spiral.plugins.registered", lambda group: players if group == "spiral.players" else registered(group)
+    )
 
 
 @pytest.mark.parametrize(
