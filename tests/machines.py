@@ -88,7 +88,8 @@ class Nodes:
     def _environment(self) -> dict[str, str]:
         left_out = ("SPIRAL_CACHE", "RAY_ADDRESS", "RAY_AUTH_TOKEN")  # each node has a model cache of its own
         return {name: value for name, value in os.environ.items() if name not in left_out} | {
-            "NODES_STATE": str(self.state)
+            "NODES_STATE": str(self.state),
+            "NODES_KEEP": str(ROOT),  # wherever the checkout is
         }
 
 

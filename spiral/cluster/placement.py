@@ -72,7 +72,13 @@ def place_learner(config: Config, nodes: Sequence[Node]) -> list[Seat]:
     if len(seats) < cfg.ranks:
         wanted = f"{cfg.ranks} ranks of the learner with {_share(cfg.cpus, gpus)} each"
         raise UserError(f"{wanted} do not fit: {_cluster(nodes)}")
-    return seats
+    num_here = Counter(seat.node.id for seat in seats)
+    before: Counter[str] = Counter()
+    shared = []
+    for seat in seats:
+        shared.append(replace(seat, part=before[seat.node.id], sharers=num_here[seat.node.id]))
+        before[seat.node.id] += 1
+    return shared
 
 
 def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat]) -> list[Seat]:

@@ -82,6 +82,13 @@ def test_generators_that_are_not_pinned_share_the_cores_of_their_machine() -> No
     assert place_learner(config(), [node(1)])[0].cores(range(8)) == list(range(8))
 
 
+def test_ranks_of_the_learner_share_the_cores_of_their_machine() -> None:
+    assert [seat.cores(range(4)) for seat in place_learner(config("learner.cpu_ranks=2"), [node(1)])] == [
+        [0, 1],
+        [2, 3],
+    ]
+
+
 def test_cores_are_those_of_the_machine_whatever_ray_was_told() -> None:
     seat = Seat(name="generator_0", node=node(1), cpus=2, gpus=0, first_core=2)
     assert seat.cores([4, 5]) == [4, 5]
