@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-SCRIPT = Path(__file__).with_name("nodes")
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tests" / "nodes"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 HEAD = "10.77.0.1:6379"
 SIZE = ["--num-cpus=1", "--object-store-memory=200000000"]
