@@ -73,14 +73,15 @@ def test_generators_sample_with_the_weights_that_were_sent(
             await asyncio.to_thread(learner.send, 1)
             assert sampler.engine.version == 1
             sent = learner.step(2, 1, await play_all(sampler, matches(32, first=32)))
-            in_flight = asyncio.create_task(play_all(sampler, matches(32, first=64)))
-            await asyncio.sleep(0.2)
-            assert not in_flight.done()
+            in_flight = asyncio.create_task(play_all(sampler, matches(256, first=64)))
+            while not sampler.engine.figures().running:
+                await asyncio.sleep(0)
             await asyncio.to_thread(learner.send, 2)
-            await in_flight
-            again = learner.step(3, 2, await play_all(sampler, matches(32, first=96)))
+            completions = [turn.completion for episode in await in_flight for turn in episode.turns]
+            assert {(c.min_version, c.max_version) for c in completions if c} >= {(1, 2), (2, 2)}
+            again = learner.step(3, 2, await play_all(sampler, matches(32, first=320)))
             sampler.engine.version = 3  # reports a version that was not sent
-            broken = learner.step(4, 3, await play_all(sampler, matches(32, first=128)))
+            broken = learner.step(4, 3, await play_all(sampler, matches(32, first=352)))
         assert sent["train/logprob_diff_max"] <= 1e-4
         assert again["train/logprob_diff_max"] <= 1e-4
         assert broken["train/logprob_diff_max"] > 1e-3
