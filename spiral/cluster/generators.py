@@ -23,9 +23,9 @@ from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 KIND = "spiral.rollout.generator:Generator"
 POLL_S = 2.0
 """A generator reports at least this often."""
-LINGER_S = 0.01
-REPORTS_PER_S = 250
-"""Reports that the driver handles per second: with many generators, each gathers more news before it reports."""
+LINGER_S = (0.01, 1.0)
+REPORTS_PER_S = 100
+"""Reports that the driver wants per second: with many generators, each gathers news for longer before it reports."""
 HOUR_S = 3600.0
 PLACE_EVERY_S = 2.0
 
@@ -154,9 +154,13 @@ class Generators:
         if member.is_exchanging:
             return
         member.is_exchanging, member.since_s = True, time.monotonic()
-        linger_s = max(LINGER_S, len(self.members) / REPORTS_PER_S)
-        references = member.host.aside("exchange", list(deals), POLL_S, linger_s, num_returns=3)
+        references = member.host.aside("exchange", list(deals), POLL_S, self._linger_s(), num_returns=3)
         self.watch(member, references[0], "play", lambda report: self._reported(member, report, references[1:]))
+
+    def _linger_s(self) -> float:
+        """How long a generator gathers matches that have ended before it reports them."""
+        least, most = LINGER_S
+        return min(most, max(least, len(self.members) / REPORTS_PER_S))
 
     def _reported(self, member: Member, report: Report, episodes: Sequence[Any]) -> None:
         member.is_exchanging, member.figures = False, report.figures
@@ -230,7 +234,7 @@ class Generators:
         """Replace generators that do not answer, and start missing ones where there is room."""
         cfg, now = self._config.generators, time.monotonic()
         limits = {"start": cfg.start_timeout_s, "load": self._config.weights.timeout_s}
-        report_s = cfg.hang_timeout_s + POLL_S + len(self.members) / REPORTS_PER_S
+        report_s = cfg.hang_timeout_s + POLL_S + self._linger_s()
         for member in list(self.members.values()):
             limit_s = limits.get(member.state, report_s)
             if now - member.since_s > limit_s and not self._is_starting:
