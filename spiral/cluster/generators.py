@@ -183,7 +183,7 @@ class Generators:
     # --- faults
 
     def watch(self, member: Member, reference: Any, action: str, then: Callable[[Any], None]) -> None:
-        """Go on with `then` when a call has returned. A call that fails costs the generator its place."""
+        """Call `then` with what a call returns. If the call fails, the generator is replaced."""
 
         def handle(outcome: Outcome) -> None:
             if self.members.get(member.host.name) is not member:

@@ -1,4 +1,4 @@
-"""The way of weights from the learner to the generators: through files on one machine, through Ray to others."""
+"""Distributes published weights to generators: through files on the learner's machine, through Ray to others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

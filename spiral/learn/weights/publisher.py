@@ -1,4 +1,4 @@
-"""The way of the learner's weights to the generators: files for engines of this machine, or a transfer between GPUs."""
+"""Publishes the learner's weights: files for engines of the same machine, or a transfer between GPUs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
