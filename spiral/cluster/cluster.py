@@ -36,6 +36,9 @@ class Cluster(Evaluating):
     def __init__(
         self, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Stop, say: Callable[[str], None]
     ) -> None:
+        if config.weights.dir is not None:  # the working directory of an actor is another
+            absolute = config.weights.model_copy(update={"dir": config.weights.dir.absolute()})
+            config = config.model_copy(update={"weights": absolute})
         logs = config.run_dir / "logs"
         self._config = config
         self._machines = Machines(config, model_dir, logs)
@@ -98,6 +101,7 @@ class Cluster(Evaluating):
     def wait_until_ready(self, resumed_from: Path | None, version: int) -> None:
         """Wait until the learner has loaded the model or a checkpoint, and all generators play with its weights."""
         limit_s = self._config.generators.start_timeout_s
+        self._require_run_dir()
         self._reactor.get_all(self.learners.construct(), limit_s, "start", interruptible=True)
         if resumed_from is not None:
             self.learners.ask("load", resumed_from.absolute(), interruptible=True)
@@ -109,6 +113,18 @@ class Cluster(Evaluating):
             self.learners.ask("connect", client, gpus * len(hosts), self.learners.hosts[0].seat.node.address)
         self.sync(version)
         self.generators.wait_until("play")
+
+    def _require_run_dir(self) -> None:
+        """Raise UserError if rank 0 of the learner, on another machine, would write where the driver does not read."""
+        first, config_file = self.learners.hosts[0], self._config.run_dir.absolute() / "config.yaml"
+        if first.seat.node.id == self._machines.ours:
+            return
+        call = first.handle.has_file.remote(str(config_file), config_file.read_bytes())
+        if not self._reactor.get(first, call, self._config.learner.timeout_s, "read the run directory"):
+            raise UserError(
+                f"run.dir: the learner is on {first.seat.node.hostname}, which does not share {self._config.run.dir}; "
+                "name a directory that both machines share, or start the run on a machine with room for the learner"
+            )
 
     # --- a step
 

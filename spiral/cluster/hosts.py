@@ -93,6 +93,10 @@ class _Host:
         self._store = open_store(address)
         return int(self._store.port)
 
+    def has_file(self, path: str, content: bytes) -> bool:
+        """Whether this machine has that file with that content."""
+        return Path(path).is_file() and Path(path).read_bytes() == content
+
     @ray.method(concurrency_group="aside")  # type: ignore[untyped-decorator]
     def aside(self, method: str, *args: object) -> Any:
         return getattr(self._object, method)(*args)
