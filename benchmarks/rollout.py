@@ -151,11 +151,13 @@ def against_replay(bench: Bench, num_matches: int, number: int) -> tuple[Side, S
 
 
 def against_lockstep(bench: Bench, num_matches: int, number: int) -> tuple[Side, Side]:
-    """One round of self-play, and of the same matches in lockstep."""
+    """One round of self-play, and of the same matches in lockstep; who begins alternates."""
     seeds = range(number * num_matches, (number + 1) * num_matches)
     matches = [Match(id=seed, game=TIC_TAC_TOE, seed=seed, players=("policy", "policy")) for seed in seeds]
-    ours = bench.timed(partial(bench.self_play, matches, []))
-    return ours, bench.timed(partial(bench.lockstep, matches))
+    if number % 2:
+        return bench.timed(partial(bench.self_play, matches, [])), bench.timed(partial(bench.lockstep, matches))
+    theirs = bench.timed(partial(bench.lockstep, matches))
+    return bench.timed(partial(bench.self_play, matches, [])), theirs
 
 
 COMPARISONS = {"tiny": (against_replay, 816), "smollm2": (against_replay, 32), "lockstep": (against_lockstep, 128)}
