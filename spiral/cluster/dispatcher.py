@@ -12,7 +12,7 @@ match delays the learner only when its K steps are over.
 """
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -71,7 +71,8 @@ class Dispatcher:
         self._by_load: list[tuple[float, str]] = []  # a heap; entries that are out of date are skipped
         self._again: deque[Match] = deque()  # training matches of generators that died
         self._evaluation: deque[Match] = deque()
-        self._running: dict[int, tuple[str, int]] = {}  # training tickets: generator, version at the start
+        self._running: dict[int, int] = {}  # training tickets: version at the start
+        self._num_running: Counter[int] = Counter()  # of them, by that version
         self._tickets = 0
         self._deaths: dict[tuple[bool, int], int] = {}
 
@@ -94,7 +95,7 @@ class Dispatcher:
         alone = len(table.dealt) == 1
         lost = []
         for ticket, deal in table.dealt.items():
-            self._running.pop(ticket, None)
+            self._stop(ticket)
             key = (deal.trains, deal.match.id)
             if culprit is None:
                 self._deaths[key] = self._deaths.get(key, 0) + 1
@@ -136,7 +137,8 @@ class Dispatcher:
             table.dealt[deal.ticket] = deal
             table.quarantined = self._is_suspect(trains, match)
             if trains:
-                self._running[deal.ticket] = (generator, self.version)
+                self._running[deal.ticket] = self.version
+                self._num_running[self.version] += 1
             self._push(generator)
             dealt.setdefault(generator, []).append(deal)
         return dealt
@@ -150,7 +152,7 @@ class Dispatcher:
         table.quarantined = False
         self._deaths.pop((deal.trains, deal.match.id), None)
         self._push(generator)
-        _, version = self._running.pop(ticket, (generator, self.version))
+        version = self._stop(ticket)
         if deal.trains and header.end_reason != "void":
             self._num_done += 1
         return Arrival(header, version, deal.trains)
@@ -163,7 +165,7 @@ class Dispatcher:
     def due(self) -> int:
         """Running matches that the next batch must wait for."""
         oldest = self.version - self._max_staleness
-        return sum(version <= oldest for _, version in self._running.values())
+        return sum(num for version, num in self._num_running.items() if version <= oldest)
 
     @property
     def num_running(self) -> int:
@@ -183,13 +185,26 @@ class Dispatcher:
                 return None  # wait until a generator is empty: the suspect is re-run alone
             if again:
                 return generator, trains, again.popleft()
-        if self._num_done + len(self._running) >= self._allowed():
-            return None
-        return generator, True, self._next_match()
+        return (generator, True, self._next_match()) if self._may_start() else None
 
-    def _allowed(self) -> int:
-        """Matches that may have been started by now, over the whole run."""
-        return min((self._max_staleness + self.version + 1) * self._batch_size, self._most)
+    def _may_start(self) -> bool:
+        """Whether another match to train on may be started now."""
+        in_all = self._num_done + len(self._running)
+        started_now = self._num_running[self.version]
+        return (
+            in_all < min((self._max_staleness + self.version + 1) * self._batch_size, self._most)
+            and self._num_done + started_now < (self.version + 2) * self._batch_size
+        )
+
+    def _stop(self, ticket: int) -> int:
+        """A match runs no longer. Returns the version at its start: of training matches; else the current one."""
+        version = self._running.pop(ticket, None)
+        if version is None:
+            return self.version
+        self._num_running[version] -= 1
+        if not self._num_running[version]:
+            del self._num_running[version]
+        return version
 
     def _is_suspect(self, trains: bool, match: Match) -> bool:
         return self._deaths.get((trains, match.id), 0) >= DEATHS_BEFORE_QUARANTINE

@@ -24,7 +24,7 @@ KIND = "spiral.rollout.generator:Generator"
 POLL_S = 2.0
 """A generator reports at least this often."""
 LINGER_S = (0.01, 1.0)
-REPORTS_PER_S = 100
+REPORTS_PER_S = 50
 """Reports that the driver wants per second: with many generators, each gathers news for longer before it reports."""
 HOUR_S = 3600.0
 PLACE_EVERY_S = 2.0
