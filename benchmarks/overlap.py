@@ -6,7 +6,7 @@ step    builtin/tiny learns a game of four turns, the generator pinned to one co
         step with max_staleness 1 against one with 0. It may take max(play, learn) / (play + learn) + 0.1 of
         it, where playing and learning each take 40% to 60% of a synchronous step. No episode may be older than
         max_staleness, or be dropped.
-stream  a game in which one match in fifty is thirty times longer (benchmarks/long_tail.py), with max_staleness 4 and a
+stream  a game in which one match in fifty is thirty times longer (benchmarks/long_tail.py), with max_staleness 8 and a
         learner that takes no time but publishes weights after every step: turns per second of two generators, one
         pinned to each core, between warm-up and drain, against two lockstep drivers, one pinned to each core as well. A
         lockstep driver plays batches one after another; all matches of a batch step together, with one LLM.generate for
@@ -64,8 +64,8 @@ STREAM: dict[str, Any] = {
     "steps": 34,
     "model": MODEL,
     "games": [{"id": "benchmarks.long_tail:LongTail"}],
-    "rollout": {"episodes_per_step": 128, "answer_format": "raw", "max_tokens": 16, "max_staleness": 4},
-    "generators": {"max_model_len": 512, "cpus": 1, "count": 2, "max_num_seqs": 16},
+    "rollout": {"episodes_per_step": 128, "answer_format": "raw", "max_tokens": 16, "max_staleness": 8},
+    "generators": {"max_model_len": 512, "cpus": 1, "count": 2, "max_num_seqs": 32},
 }
 LOCKSTEP_BATCHES = 8
 

@@ -99,12 +99,16 @@ class Timers:
         self._finished[name].append((deal.ticket, episode(deal.match, *self._shape)))
         self._news[name].set()
 
-    async def exchange(self, name: str, deals: Sequence[Deal], wait_s: float, linger_s: float) -> Any:
+    async def exchange(self, name: str, deals: Sequence[Deal], wait_s: float, linger_s: tuple[float, float]) -> Any:
         await self.deal(name, deals)
         try:
             await asyncio.wait_for(self._news[name].wait(), wait_s)
             if self._held[name]:
-                await asyncio.sleep(linger_s)
+                ends_s = time.monotonic() + linger_s[1]
+                await asyncio.sleep(linger_s[0])
+                while self._held[name] > SEATS and time.monotonic() < ends_s:  # as long as there is a reserve
+                    self._news[name].clear()
+                    await asyncio.wait_for(self._news[name].wait(), max(0.0, ends_s - time.monotonic()))
         except TimeoutError:
             pass
         self._news[name].clear()

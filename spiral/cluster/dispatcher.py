@@ -31,8 +31,8 @@ class _Table:
     quarantined: bool = False  # plays one suspect match and nothing else
 
     @property
-    def load(self) -> float:
-        return len(self.dealt) / self.room
+    def is_open(self) -> bool:
+        return len(self.dealt) < self.room and not self.quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Dispatcher:
         self._most = batch_size * num_steps
         self._num_done = num_trained  # trained on, or waiting to be
         self._tables: dict[str, _Table] = {}
-        self._by_load: list[tuple[float, str]] = []  # a heap; entries that are out of date are skipped
+        self._by_load: list[tuple[int, str]] = []  # a heap; entries that are out of date are skipped
         self._again: deque[Match] = deque()  # training matches of generators that died
         self._evaluation: deque[Match] = deque()
         self._running: dict[int, int] = {}  # training tickets: version at the start
@@ -210,19 +210,14 @@ class Dispatcher:
         return self._deaths.get((trains, match.id), 0) >= DEATHS_BEFORE_QUARANTINE
 
     def _push(self, generator: str) -> None:
-        heapq.heappush(self._by_load, (self._tables[generator].load, generator))
+        heapq.heappush(self._by_load, (len(self._tables[generator].dealt), generator))
 
     def _least_loaded(self) -> str | None:
-        """The generator with the least load, if it has room."""
+        """The generator with the fewest matches among those with room."""
         while self._by_load:
             load, generator = self._by_load[0]
             table = self._tables.get(generator)
-            if table is None or table.load != load:
-                heapq.heappop(self._by_load)  # out of date; a newer entry is in the heap
-            elif load >= 1:
-                return None
-            elif table.quarantined:
-                heapq.heappop(self._by_load)
-            else:
+            if table is not None and len(table.dealt) == load and table.is_open:
                 return generator
+            heapq.heappop(self._by_load)  # out of date or closed: a newer entry is there, or follows when it opens
         return None

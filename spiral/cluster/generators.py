@@ -24,8 +24,11 @@ KIND = "spiral.rollout.generator:Generator"
 POLL_S = 2.0
 """A generator reports at least this often."""
 LINGER_S = (0.01, 1.0)
-REPORTS_PER_S = 50
-"""Reports that the driver wants per second: with many generators, each gathers news for longer before it reports."""
+REPORTS_PER_S = (200, 50)
+"""Reports that the driver wants per second: with many generators, each gathers news for longer before it reports.
+
+The second number holds for generators that have matches in reserve, so that no seat is empty in the meantime.
+"""
 HOUR_S = 3600.0
 PLACE_EVERY_S = 2.0
 
@@ -157,10 +160,11 @@ class Generators:
         references = member.host.aside("exchange", list(deals), POLL_S, self._linger_s(), num_returns=3)
         self.watch(member, references[0], "play", lambda report: self._reported(member, report, references[1:]))
 
-    def _linger_s(self) -> float:
-        """How long a generator gathers matches that have ended before it reports them."""
+    def _linger_s(self) -> tuple[float, float]:
+        """How long a generator gathers matches that have ended before it reports them: without and with a reserve."""
         least, most = LINGER_S
-        return min(most, max(least, len(self.members) / REPORTS_PER_S))
+        short, long = (min(most, max(least, len(self.members) / rate)) for rate in REPORTS_PER_S)
+        return short, long
 
     def _reported(self, member: Member, report: Report, episodes: Sequence[Any]) -> None:
         member.is_exchanging, member.figures = False, report.figures
@@ -234,7 +238,7 @@ class Generators:
         """Replace generators that do not answer, and start missing ones where there is room."""
         cfg, now = self._config.generators, time.monotonic()
         limits = {"start": cfg.start_timeout_s, "load": self._config.weights.timeout_s}
-        report_s = cfg.hang_timeout_s + POLL_S + self._linger_s()
+        report_s = cfg.hang_timeout_s + POLL_S + self._linger_s()[1]
         for member in list(self.members.values()):
             limit_s = limits.get(member.state, report_s)
             if now - member.since_s > limit_s and not self._is_starting:

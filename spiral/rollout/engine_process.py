@@ -18,8 +18,9 @@ from spiral.rollout.meter import Meter
 class EngineProcess:
     """An engine in another process, driven by vLLM's AsyncLLM. The same interface as `StepLoop`."""
 
-    def __init__(self, llm: AsyncLLM, meter: Meter) -> None:
-        self.meter = meter
+    def __init__(self, llm: AsyncLLM, recorder: "_Recorder") -> None:
+        self.meter = recorder.meter
+        self._recorder = recorder
         self._llm = llm
         self._request_ids = itertools.count()
         self._num_requests = 0
@@ -27,12 +28,10 @@ class EngineProcess:
     @classmethod
     def start(cls, args: EngineArgs) -> Self:
         """Start the process. Must be called inside a running event loop."""
-        meter = Meter()
-        recorders: list[Any] = [lambda *_: _Recorder(meter)]
-        return cls(
-            AsyncLLM.from_vllm_config(args.create_engine_config(), stat_loggers=recorders, disable_log_stats=True),
-            meter,
-        )
+        recorder = _Recorder(Meter())
+        loggers: list[Any] = [lambda *_: recorder]
+        llm = AsyncLLM.from_vllm_config(args.create_engine_config(), stat_loggers=loggers, disable_log_stats=True)
+        return cls(llm, recorder)
 
     async def generate(
         self, prompt_ids: list[int], params: SamplingParams, adapter: LoRARequest | None
@@ -58,6 +57,7 @@ class EngineProcess:
 
     async def resume(self) -> None:
         """Sample again, without the KV cache: that of the requests in flight is computed again."""
+        self._recorder.num_resets = self.meter.running
         if not await self._llm.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM kept KV blocks of the old policy version")
         await self._llm.resume_generation()
@@ -82,7 +82,9 @@ class _Recorder(StatLoggerBase):  # type: ignore[misc]
     """Passes vLLM's statistics of each step on to a meter."""
 
     def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+        self.meter = meter
+        self.num_resets = 0
+        """Preemptions to come that are due to new weights, and not to lack of room."""
 
     def record(
         self,
@@ -94,13 +96,15 @@ class _Recorder(StatLoggerBase):  # type: ignore[misc]
         num_finished = 0
         if iteration_stats is not None:
             num_finished = len(iteration_stats.finished_requests)
-            self._meter.num_tokens += iteration_stats.num_generation_tokens
-            self._meter.preemptions += iteration_stats.num_preempted_reqs
+            self.meter.num_tokens += iteration_stats.num_generation_tokens
+            resets = min(self.num_resets, iteration_stats.num_preempted_reqs)
+            self.num_resets -= resets
+            self.meter.preemptions += iteration_stats.num_preempted_reqs - resets
         if scheduler_stats is not None:
             prefix = scheduler_stats.prefix_cache_stats
-            self._meter.prefix_queries += prefix.queries
-            self._meter.prefix_hits += prefix.hits
-            self._meter.step(
+            self.meter.prefix_queries += prefix.queries
+            self.meter.prefix_hits += prefix.hits
+            self.meter.step(
                 scheduler_stats.num_running_reqs,
                 scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
                 scheduler_stats.kv_cache_usage,

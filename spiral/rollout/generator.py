@@ -71,17 +71,20 @@ class Generator:
         """Take matches to play. Does not wait."""
         self._loop.call_soon_threadsafe(self._take, deals)
 
-    def exchange(self, deals: Sequence[Deal], wait_s: float, linger_s: float) -> Exchange:
+    def exchange(self, deals: Sequence[Deal], wait_s: float, linger_s: tuple[float, float]) -> Exchange:
         """Take matches to play, and return those that have ended since the last call.
 
-        Waits up to `wait_s` for the first to end, and then up to `linger_s` for more, unless all have ended. Raises
-        what ended the engine.
+        Waits up to `wait_s` for the first to end, and then for more, unless all have ended: the second time of
+        `linger_s` as long as dealt matches wait to begin, else the first. Raises what ended the engine.
         """
         if deals:
             self.deal(deals)
         with self._news:
             self._news.wait_for(lambda: self._finished or self._failure, timeout=wait_s)
-            self._news.wait_for(lambda: self._is_idle() or self._failure, timeout=linger_s if self._finished else 0)
+            if self._finished:
+                short, long = linger_s
+                self._news.wait_for(lambda: self._is_idle() or self._failure, timeout=short)
+                self._news.wait_for(lambda: not self._waiting or self._failure, timeout=long - short)
             if self._failure is not None:
                 raise self._failure
             finished, self._finished = self._finished, []

@@ -7,6 +7,7 @@ costs one future, and all matches whose requests ended with a step add their nex
 import asyncio
 import itertools
 import time
+from collections import Counter
 from typing import Any, Self
 
 import msgspec
@@ -35,6 +36,7 @@ class StepLoop:
         self._scheduler: Any = engine.engine_core.engine_core.scheduler
         self._requests: dict[str, tuple[asyncio.Future[RequestOutput], Any]] = {}
         self._request_ids = itertools.count()
+        self._resets: Counter[str] = Counter()  # of requests in flight, by new weights
         self._validated: tuple[SamplingParams, LoRARequest | None, EngineCoreRequest] | None = None
         self._paused = False
         self._task: asyncio.Task[None] | None = None
@@ -74,8 +76,11 @@ class StepLoop:
 
     async def resume(self) -> None:
         """Step again, without the KV cache: that of the requests in flight is computed again."""
+        before = {number: request.num_preemptions for number, (_, request) in self._requests.items()}
         if not self._engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM kept KV blocks of the old policy version")
+        for number, (_, request) in self._requests.items():  # preempted by us, not for lack of room
+            self._resets[number] += request.num_preemptions - before[number]
         self._paused = False
         self.meter.resume()
         self._ensure_stepping()
@@ -150,6 +155,6 @@ class StepLoop:
         self.meter.num_tokens += len(output.outputs[0].token_ids)
         self.meter.prefix_queries += len(output.prompt_token_ids)
         self.meter.prefix_hits += output.num_cached_tokens or 0
-        self.meter.preemptions += request.num_preemptions
+        self.meter.preemptions += request.num_preemptions - self._resets.pop(output.request_id, 0)
         if not ended.done():
             ended.set_result(output)

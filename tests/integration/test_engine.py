@@ -174,6 +174,13 @@ def test_figures_count_what_was_sampled(smoke_config: Config, model_dir: Path, i
             paused_s = engine.figures().paused_s
             await play_all(sampler, matches(2))
             assert 0 < paused_s == engine.figures().paused_s
+            sampled = engine.figures().num_tokens
+            playing = asyncio.create_task(play_all(sampler, matches(32)))
+            while engine.figures().num_tokens == sampled:
+                await asyncio.sleep(0.001)
+            await engine.load(WeightsRef(version=2, location=str(model_dir)))
+            await playing
+            assert engine.figures().preemptions == 0, "requests that new weights interrupt are not preempted"
 
     asyncio.run(check())
 
