@@ -97,12 +97,16 @@ def _check_plugins(config: Config) -> None:
 
 
 def _check_disk(config: Config) -> None:
-    """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside."""
-    num_copies = 3 + (config.learner.kl_coef > 0)
+    """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside.
+
+    Several ranks write the rows of weights and reference before whole tensors are made of them.
+    """
+    num_models = 1 + (config.learner.kl_coef > 0)
     trained = models.float32_bytes(config.model)
     if config.learner.lora_rank:  # beside a square matrix of 1,024 rows, adapters of rank r have r / 512 of its weights
         trained = trained * config.learner.lora_rank // 512
-    needed = trained * num_copies * (config.checkpoint.keep_last + 1) + GIB // 4
+    num_copies = (2 + num_models) * (config.checkpoint.keep_last + 1) + num_models * (config.learner.ranks > 1)
+    needed = trained * num_copies + GIB // 4
     parent = config.run_dir.absolute()
     while not parent.exists():
         parent = parent.parent

@@ -115,16 +115,18 @@ class Cluster(Evaluating):
         self.generators.wait_until("play")
 
     def _require_run_dir(self) -> None:
-        """Raise UserError if rank 0 of the learner, on another machine, would write where the driver does not read."""
-        first, config_file = self.learners.hosts[0], self._config.run_dir.absolute() / "config.yaml"
-        if first.seat.node.id == self._machines.ours:
-            return
-        call = first.handle.has_file.remote(str(config_file), config_file.read_bytes())
-        if not self._reactor.get(first, call, self._config.learner.timeout_s, "read the run directory"):
-            raise UserError(
-                f"run.dir: the learner is on {first.seat.node.hostname}, which does not share {self._config.run.dir}; "
-                "name a directory that both machines share, or start the run on a machine with room for the learner"
-            )
+        """Raise UserError if a rank of the learner, on another machine, would write where the driver does not read."""
+        config_file = self._config.run_dir.absolute() / "config.yaml"
+        for host in self.learners.hosts:
+            if host.seat.node.id == self._machines.ours:
+                continue
+            call = host.handle.has_file.remote(str(config_file), config_file.read_bytes())
+            if not self._reactor.get(host, call, self._config.learner.timeout_s, "read the run directory"):
+                raise UserError(
+                    f"run.dir: {host.name} is on {host.seat.node.hostname}, which does not share "
+                    f"{self._config.run.dir}; name a directory that the learner's machines share, or start the run on "
+                    "a machine with room for the learner"
+                )
 
     # --- a step
 

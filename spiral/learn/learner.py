@@ -22,22 +22,15 @@ from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.loss import LossInputs, importance_ratios, kl_loss, load_loss, reinforce
 from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import DTYPES, trainable
-from spiral.learn.model.policy import Policy, Reference
-from spiral.learn.model.sharding import (
-    all_reduce,
-    balance_by_length,
-    gather_full,
-    join,
-    load_weights,
-    shard,
-)
+from spiral.learn.model.policy import Policy
+from spiral.learn.model.reference import Reference
+from spiral.learn.model.sharding import all_reduce, balance_by_length, join, materialise, shard
 from spiral.learn.rank import SINGLE_RANK, Rank
 from spiral.learn.recording import EpisodeRecorder, TrainedStep
 from spiral.learn.samples import cut_evenly, make_samples, score_turns
 from spiral.learn.step_metrics import StepMetrics, TurnRatios
-from spiral.learn.weights import checkpoint
-from spiral.learn.weights.checkpoint_writer import CheckpointWriter
 from spiral.learn.weights.publisher import Publisher
+from spiral.learn.weights.saver import LearnerParts, Saver
 from spiral.storage.weight_files import Files
 from spiral.types import Episode, WeightsRef
 
@@ -57,22 +50,31 @@ class Learner:
         self._dtype = DTYPES[config.model.dtype]
         self._loss = load_loss(config.learner)
         torch.manual_seed(config.seed)
-        self._mesh = join(rank, self._device)
+        self._mesh = join(rank, self._device, self._dtype)
         self._estimator = CheckedEstimator(config.learner, self._mesh)
-        self._trainable = trainable(config)
-        self._model = self._trainable.load(model_dir).to(self._device)
+        kind = self._trainable = trainable(config)
+        self._model = kind.build(model_dir)
         if config.learner.gradient_checkpointing:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         self._policy = Policy(self._model, config.rollout.temperature, config.learner.logprob_chunk)
-        shard(self._policy, self._model.get_decoder().layers, self._mesh)
-        self._reference = None
-        if config.learner.kl_coef > 0:
-            self._reference = Reference(self._trainable.load(model_dir).to(self._device))
-            shard(self._reference, self._reference.model.get_decoder().layers, self._mesh)
-        self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        self._reference = kind.reference(self._model, model_dir) if config.learner.kl_coef > 0 else None
+        for wrapper in (self._policy, self._reference):
+            if isinstance(wrapper, Policy | Reference):  # an adapter is part of the policy
+                shard(wrapper, wrapper.model.get_decoder().layers, self._mesh, self._dtype)
+                materialise(wrapper, self._device)
+                wrapper.model.tie_weights()  # moved one by one, tied weights have become separate ones
+                kind.initialise(wrapper, model_dir)
         self._optimizer = Optimizer(self._policy.parameters(), config.learner, config.steps)
-        self._publisher = Publisher(config, rank, self._trainable, lambda: self._trainable.live(self._policy))
-        self._checkpoints = CheckpointWriter(config)
+        self._publisher = Publisher(config, rank, kind, self._model, lambda: kind.live(self._policy))
+        parts = LearnerParts(
+            trainable=kind,
+            policy=self._policy,
+            reference=self._reference,
+            optimizer=self._optimizer,
+            estimator=self._estimator,
+            tokenizer=AutoTokenizer.from_pretrained(model_dir),
+        )
+        self._saver = Saver(config, rank, self._mesh, parts)
         self._recorder = EpisodeRecorder(config.episodes.keep)
         self._received: dict[int, Episode] = {}
         self._trained: TrainedStep | None = None
@@ -94,7 +96,7 @@ class Learner:
         plug-in fails, FloatingPointError before the optimizer is touched if a loss or gradient is not finite, and
         OSError if an earlier checkpoint or episode file could not be written.
         """
-        self._checkpoints.raise_failure()
+        self._saver.raise_failure()
         self._recorder.raise_failure()
         start = time.monotonic()
         cfg = self._config.learner
@@ -122,6 +124,7 @@ class Learner:
     def _refresh_reference(self) -> None:
         """Copy the policy into the reference. Both are sharded alike, so each rank copies its own shards."""
         if self._reference is not None:
+            self._saver.wait_until_written()
             policy = self._trainable.live(self._policy)
             with torch.no_grad():
                 for name, tensor in self._trainable.live(self._reference).items():
@@ -165,6 +168,7 @@ class Learner:
                     ratios.add_micro_batch(batch, stats.logprob_T)
         grad_norm = self._optimizer.clip()
         self._require_finite(nonfinite_matches, grad_norm, table.episode_id_B[samples].tolist())
+        self._saver.wait_until_written()
         self._optimizer.step()
         step_metrics.add_optimizer_step(grad_norm=grad_norm, num_segments=num_segments, num_tokens=num_tokens)
 
@@ -208,8 +212,7 @@ class Learner:
 
     def _forward(self, batch: Batch) -> TokenStats:
         """Statistics of the trained tokens under the policy, including the KL to the reference if there is one."""
-        with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            return TokenStats(*self._policy(batch, [self._reference] if self._reference is not None else []))
+        return TokenStats(*self._policy(batch, self._reference))
 
     # --- the record of a step
 
@@ -252,47 +255,17 @@ class Learner:
     # --- checkpoints
 
     def begin_save(self, run_dir: Path, state: dict[str, Any]) -> None:
-        """Copy everything that a resumed run needs, and write it in the background as the checkpoint of state["step"].
+        """Write everything that a resumed run needs, in the background, as the checkpoint of state["step"].
 
-        Only rank 0 copies and writes. A failure (a full disk) is raised by the next `step`, `begin_save` or
-        `finish_save`. Raises UserError if the advantage estimator's state cannot be kept in a checkpoint.
+        See `Saver.begin`. A failure (a full disk) is raised by the next `step`, `begin_save` or `finish_save`.
         """
-        self.finish_save()
         self.finish_record()  # a checkpoint never holds a step whose episodes are not on disk
-        weights = gather_full(self._trainable.live(self._policy), keep=self._is_rank_0, copy=True)
-        reference = None
-        if self._reference is not None:
-            reference = gather_full(self._trainable.live(self._reference), keep=self._is_rank_0, copy=True)
-        learner = self._optimizer.state_dict(keep=self._is_rank_0) | {
-            "advantage": self._estimator.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-        }
-
-        def write(directory: Path) -> None:
-            self._trainable.save(self._model, weights, directory)
-            self._tokenizer.save_pretrained(directory)
-            if reference is not None:
-                self._trainable.save(self._model, reference, directory / checkpoint.REFERENCE)
-            torch.save(learner, directory / checkpoint.LEARNER)
-
-        if self._is_rank_0:
-            self._checkpoints.save(run_dir, state, write)
+        self._saver.begin(run_dir, state)
 
     def finish_save(self) -> None:
         """Wait until the checkpoint that is being written, if any, is complete. Raises OSError if it failed."""
-        self._checkpoints.finish()
+        self._saver.finish()
 
     def load(self, directory: Path) -> None:
-        """Restore a checkpoint. The optimizer's hyperparameters are those of the config, its state the checkpoint's.
-
-        If the checkpoint has no reference, because `kl_coef` was 0, the reference becomes the checkpoint's policy.
-        """
-        load_weights(self._trainable.live(self._policy), self._trainable.read(directory))
-        if self._reference is not None:
-            saved = directory / checkpoint.REFERENCE
-            weights = self._trainable.read(saved if saved.exists() else directory)
-            load_weights(self._trainable.live(self._reference), weights)
-        state = torch.load(directory / checkpoint.LEARNER, weights_only=True, map_location="cpu")
-        self._optimizer.load_state_dict(state)
-        self._estimator.load_state_dict(state["advantage"])
-        torch.set_rng_state(state["torch_rng"])
+        """Restore a checkpoint. See `Saver.load`."""
+        self._saver.load(directory)

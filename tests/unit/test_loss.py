@@ -300,24 +300,37 @@ def test_chunked_values_and_gradients_are_those_of_autograd_on_all_logits(
     assert all(parameter.grad is None for parameter in other.parameters())
 
 
-def test_with_autocast_only_the_matrix_products_are_in_bfloat16() -> None:
-    """Softmax, entropy and KL of the bfloat16 logits are computed to the precision of float32."""
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_only_the_matrix_products_are_in_bfloat16(temperature: float) -> None:
+    """Temperature, softmax, entropy and KL of bfloat16 logits are computed to the precision of float32."""
     torch.manual_seed(0)
-    head, other = (torch.nn.Linear(64, 200, bias=False) for _ in range(2))
-    hidden, other_hidden = torch.randn(9, 64, requires_grad=True), torch.randn(9, 64)
+    head, other = (torch.nn.Linear(64, 200, bias=False, dtype=torch.bfloat16) for _ in range(2))
+    hidden, other_hidden = (torch.randn(9, 64, dtype=torch.bfloat16) for _ in range(2))
     target = torch.randint(200, (9,))
-    with torch.autocast("cpu", torch.bfloat16):
-        stats = token_stats(hidden, head, target, temperature=1.0, reference=(other_hidden, other), chunk=4)
-        log_p, log_q = (
-            layer(states).float().log_softmax(-1).detach() for layer, states in ((head, hidden), (other, other_hidden))
-        )
-    stats.logprob_T.sum().backward()
-    for tensor in (stats.logprob_T, stats.entropy_T, stats.kl_T, head.weight.grad, hidden.grad):
-        assert tensor is not None
-        assert tensor.dtype == torch.float32
+    stats = token_stats(
+        hidden.requires_grad_(), head, target, temperature=temperature, reference=(other_hidden, other), chunk=4
+    )
+    log_p, log_q = (
+        (layer(states).float() / temperature).log_softmax(-1).detach()
+        for layer, states in ((head, hidden), (other, other_hidden))
+    )
+    assert all(tensor.dtype == torch.float32 for tensor in (stats.logprob_T, stats.entropy_T, stats.kl_T))
     assert torch.allclose(stats.logprob_T, log_p.gather(1, target[:, None])[:, 0], atol=1e-6)
     assert torch.allclose(stats.entropy_T, -(log_p.exp() * log_p).sum(-1), atol=1e-5)
     assert torch.allclose(stats.kl_T, (log_p.exp() * (log_p - log_q)).sum(-1), atol=1e-5)
+
+
+def test_the_gradient_of_a_bfloat16_head_is_summed_over_chunks_in_float32() -> None:
+    """Summed in bfloat16, it would be off by a tenth here."""
+    torch.manual_seed(0)
+    head, exact = (torch.nn.Linear(16, 8, bias=False, dtype=dtype) for dtype in (torch.bfloat16, torch.float64))
+    exact.load_state_dict(head.state_dict())
+    hidden, target = torch.randn(4000, 16, dtype=torch.bfloat16), torch.randint(8, (4000,))
+    token_stats(hidden, head, target, temperature=1.0, chunk=1).logprob_T.sum().backward()
+    token_stats(hidden.double(), exact, target, temperature=1.0, chunk=4000).logprob_T.sum().backward()
+    ours, expected = head.weight.grad, exact.weight.grad
+    assert ours is not None and expected is not None
+    assert (ours.double() - expected).norm() / expected.norm() < 0.005
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:

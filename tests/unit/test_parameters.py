@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import GraniteConfig, GraniteForCausalLM, LlamaForCausalLM
 
 from spiral.config import UserError
 from spiral.config.tree import ModelConfig
-from spiral.learn.model.parameters import ADAPTER_WEIGHTS, Adapters, AllWeights, merge
-from spiral.learn.model.policy import Reference
-from tests.unit.test_learner import config, model_dir
+from spiral.learn.learner import Learner
+from spiral.learn.model.parameters import Adapters, AllWeights, Trainable, merge
+from spiral.learn.model.policy import Policy
+from spiral.learn.model.sharding import materialise
+from spiral.types import WeightsRef
+from tests.unit.test_learner import config, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
 
@@ -27,29 +30,72 @@ def tied_dir(model_dir: Path, tmp_path: Path) -> Path:
     return tmp_path / "tied"
 
 
-def published(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(directory / "model.safetensors")  # type: ignore[no-any-return]
+def loaded(kind: Trainable, model_dir: Path) -> Policy:
+    """The policy with the values of `model_dir`."""
+    policy = Policy(kind.build(model_dir), temperature=1.0, chunk=64)
+    materialise(policy, "cpu")
+    policy.model.tie_weights()
+    kind.initialise(policy, model_dir)
+    return policy
 
 
-def test_a_tied_tensor_is_published_once(tied_dir: Path, tmp_path: Path) -> None:
-    kind = AllWeights(config())
-    weights = kind.live(Reference(kind.load(tied_dir)))
-    assert {"model.embed_tokens.weight", "lm_head.weight"} <= weights.keys()
-    kind.publish(weights, tmp_path)
-    assert published(tmp_path).keys() == weights.keys() - {"lm_head.weight"}
+def published(one: Learner) -> dict[str, torch.Tensor]:
+    """The tensors of the files that `one` publishes."""
+    published = one.publish(1)
+    assert isinstance(published, WeightsRef)
+    files = [load_file(file) for file in sorted(Path(published.location).glob("*.safetensors"))]
+    assert sum(map(len, files)) == len(dict(item for file in files for item in file.items()))
+    return dict(item for file in files for item in file.items())
 
 
-def test_untied_tensors_are_all_published(model_dir: Path, tmp_path: Path) -> None:
-    kind = AllWeights(config())
-    weights = kind.live(Reference(kind.load(model_dir)))
-    kind.publish(weights, tmp_path)
-    assert published(tmp_path).keys() == weights.keys()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in published(tmp_path).items())
+def test_a_model_is_loaded_as_transformers_loads_it(model_dir: Path, tied_dir: Path) -> None:
+    tokens = torch.tensor([[1, 2, 3]])
+    for directory in (model_dir, tied_dir):
+        model = loaded(AllWeights(config()), directory).model
+        model.set_attn_implementation("sdpa")
+        assert torch.equal(model(tokens).logits, LlamaForCausalLM.from_pretrained(directory)(tokens).logits)
+
+
+def test_a_model_takes_no_memory_before_it_is_read(model_dir: Path) -> None:
+    for kind in (AllWeights(config()), adapters(model_dir, kl_coef=0.1)):
+        model = kind.build(model_dir)
+        assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_weights_under_other_names_are_refused(model_dir: Path, tmp_path: Path) -> None:
+    weights = load_file(model_dir / "model.safetensors")
+    (tmp_path / "config.json").write_text((model_dir / "config.json").read_text())
+    fused = {name.replace("up_proj", "gate_up_proj"): tensor for name, tensor in weights.items()}
+    save_file(fused, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds no model.layers.0.mlp.up_proj.weight and 1 more"):
+        loaded(AllWeights(config()), tmp_path)
+
+
+def test_a_tied_tensor_is_published_once(tied_dir: Path, model_dir: Path) -> None:
+    for file in model_dir.glob("tokenizer*"):
+        (tied_dir / file.name).write_bytes(file.read_bytes())
+    one = learner(tied_dir)
+    names = one._trainable.live(one._policy).keys()
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= names
+    assert published(one).keys() == names - {"lm_head.weight"}
+    one.close()
+
+
+@pytest.mark.parametrize("file_bytes", [2**27, 4000])
+def test_weights_are_published_in_files_of_limited_size(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, file_bytes: int
+) -> None:
+    monkeypatch.setattr("spiral.learn.weights.publisher.FILE_BYTES", file_bytes)
+    one = learner(model_dir)
+    tensors, expected = published(one), LlamaForCausalLM.from_pretrained(model_dir).state_dict()
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+    one.close()
 
 
 def test_master_weights_are_float32_and_published_ones_have_the_compute_type(model_dir: Path) -> None:
     kind = AllWeights(config().model_copy(update={"model": config().model.model_copy(update={"dtype": "bfloat16"})}))
-    assert {p.dtype for p in kind.load(model_dir).parameters()} == {torch.float32}
+    assert {p.dtype for p in kind.build(model_dir).parameters()} == {torch.float32}
     assert kind.published_dtype == torch.bfloat16
 
 
@@ -60,7 +106,7 @@ def test_a_model_that_transforms_its_logits_is_refused(model_dir: Path, tmp_path
     )
     GraniteForCausalLM(shape).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"it transforms its logits \(logits_scaling\)"):
-        AllWeights(config()).load(tmp_path)
+        AllWeights(config()).build(tmp_path)
 
 
 def adapters(model_dir: Path, **options: object) -> Adapters:
@@ -69,7 +115,7 @@ def adapters(model_dir: Path, **options: object) -> Adapters:
 
 
 def test_only_adapters_are_trained_and_new_ones_change_nothing(model_dir: Path) -> None:
-    model, plain = adapters(model_dir).load(model_dir), LlamaForCausalLM.from_pretrained(model_dir)
+    model, plain = loaded(adapters(model_dir), model_dir).model, LlamaForCausalLM.from_pretrained(model_dir)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 7 * 2  # layers, linear layers in each, matrices
     assert all(".lora_" in name for name in trained)
@@ -81,29 +127,29 @@ def test_only_adapters_are_trained_and_new_ones_change_nothing(model_dir: Path) 
 def test_adapters_are_float32_while_the_model_has_its_compute_type(model_dir: Path) -> None:
     settings = config(lora_rank=4)
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dtype": "bfloat16"})})
-    types = {p.dtype: p.requires_grad for p in Adapters(settings).load(model_dir).parameters()}
+    types = {p.dtype: p.requires_grad for p in Adapters(settings).build(model_dir).parameters()}
     assert types == {torch.bfloat16: False, torch.float32: True}
 
 
 def test_lora_targets_selects_the_layers_that_get_adapters(model_dir: Path) -> None:
-    model = adapters(model_dir, lora_targets=("q_proj", "v_proj")).load(model_dir)
+    model = adapters(model_dir, lora_targets=("q_proj", "v_proj")).build(model_dir)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * 2
     with pytest.raises(UserError, match="learner.lora_targets: .*nope"):
-        adapters(model_dir, lora_targets=("nope",)).load(model_dir)
+        adapters(model_dir, lora_targets=("nope",)).build(model_dir)
 
 
 @pytest.fixture
 def adapter_dir(model_dir: Path, tmp_path: Path) -> tuple[Path, torch.Tensor]:
-    """A directory with an adapter, and the logits of the adapted model."""
-    kind = adapters(model_dir)
-    model = kind.load(model_dir)
-    for parameter in model.parameters():
+    """A checkpoint with an adapter, and the logits of the adapted model."""
+    settings = config(lora_rank=4, lora_alpha=8)
+    one = Learner(settings.model_copy(update={"model": ModelConfig(name=str(model_dir))}), model_dir)
+    for parameter in one._model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=0.3)
-    kind.save(model, kind.live(Reference(model)), tmp_path)
-    model.set_attn_implementation("sdpa")
-    return tmp_path, model(torch.tensor([[1, 2, 3]])).logits.detach()
+    directory = save(one, tmp_path)
+    one._model.set_attn_implementation("sdpa")
+    return directory, one._model(torch.tensor([[1, 2, 3]])).logits.detach()
 
 
 def test_saved_adapters_are_peft_files(model_dir: Path, adapter_dir: tuple[Path, torch.Tensor]) -> None:
@@ -114,18 +160,11 @@ def test_saved_adapters_are_peft_files(model_dir: Path, adapter_dir: tuple[Path,
     assert (expected - LlamaForCausalLM.from_pretrained(model_dir)(torch.tensor([[1, 2, 3]])).logits).abs().max() > 0.1
 
 
-def test_saved_adapters_can_be_read_back(model_dir: Path, adapter_dir: tuple[Path, torch.Tensor]) -> None:
-    saved = adapters(model_dir).read(adapter_dir[0])
-    assert saved.keys() == load_file(adapter_dir[0] / ADAPTER_WEIGHTS).keys()
-    assert len(saved) == 28
-
-
 def test_an_adapter_names_its_base_model(model_dir: Path, tmp_path: Path) -> None:
     """By directory, or by hub id wherever the model was downloaded to."""
     on_hub = Adapters(config(lora_rank=4).model_copy(update={"model": ModelConfig(name="org/model")}))
     for kind, name in ((adapters(model_dir), str(model_dir)), (on_hub, "org/model")):
-        model = kind.load(model_dir)
-        kind.save(model, kind.live(Reference(model)), tmp_path / "saved")
+        kind.write_config(kind.build(model_dir), tmp_path / "saved")
         assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["base_model_name_or_path"] == name
 
 

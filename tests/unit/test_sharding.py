@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from spiral.learn.learner import Learner
-from spiral.learn.model.sharding import Rank, balance_by_length, gather_full, interface_to, open_store, untied
+from spiral.learn.model.sharding import Rank, balance_by_length, interface_to, open_store, untied
+from spiral.learn.model.tensor_files import TensorFiles, write_rows
 from spiral.storage.episode_files import EpisodeFiles
 from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save
 
@@ -41,12 +42,6 @@ def test_untied_keeps_a_tensor_under_its_first_name() -> None:
     assert list(untied({"a": tensor, "b": other, "c": tensor})) == ["a", "b"]
 
 
-def test_gathering_keeps_ties() -> None:
-    tensor = torch.ones(2)
-    gathered = gather_full({"a": tensor, "b": tensor, "c": torch.ones(2)})
-    assert gathered["a"] is gathered["b"] is not gathered["c"]
-
-
 def test_the_store_listens_at_its_own_address_only() -> None:
     store = open_store("127.0.0.1")
     with socket.create_connection(("127.0.0.1", store.port), timeout=5):
@@ -61,7 +56,9 @@ def test_the_loopback_interface_leads_to_the_loopback_address() -> None:
 
 def test_ranks_that_compute_different_numbers_are_noticed() -> None:
     program = "import sys; from spiral.learn.model.sharding import *; "
-    program += "index = int(sys.argv[1]); mesh = join(Rank(index, 2, '127.0.0.1', int(sys.argv[2])), 'cpu'); "
+    program += (
+        "index = int(sys.argv[1]); mesh = join(Rank(index, 2, '127.0.0.1', int(sys.argv[2])), 'cpu', torch.float32); "
+    )
     program += "print(same_on_all_ranks(b'equal', mesh), same_on_all_ranks(b'different' * index, mesh))"
     store = open_store("127.0.0.1")
     arguments = [sys.executable, "-c", program]
@@ -134,7 +131,9 @@ def test_ranks_train_like_a_single_process(
     single, expected = train_in_one_process(model_dir, options)
     assert single._reference is not None
     for directory, ours in ((final, single._policy), (final / "reference", single._reference)):
-        assert largest_difference(single._trainable.live(ours), single._trainable.read(directory)) < 1e-5
+        files = TensorFiles(directory, single._trainable.stem)
+        weights = single._trainable.live(ours)
+        assert largest_difference(weights, {name: files.whole(name) for name in weights}) < 1e-5
     metrics = torch.load(tmp_path / "metrics.pt", weights_only=True)
     assert metrics.keys() == expected.keys() - {"perf/learn_s", "perf/trained_tokens_per_s"}
     for name, value in metrics.items():
@@ -146,3 +145,46 @@ def test_ranks_train_like_a_single_process(
     assert len(set(ours["ratio"])) == 10, "a ratio of its own for each turn"
     for name, values in recorded(tmp_path / "single").items():
         assert ours[name] == pytest.approx(values, abs=1e-5), name
+
+
+def test_a_sharded_checkpoint_is_read_by_a_single_process(model_dir: Path, tmp_path: Path) -> None:
+    """AdamW's moments, which each rank has written for its own rows, and the number of updates."""
+    resumed = learner(model_dir, **OPTIONS, local_batch_size=16, epochs=1)
+    resumed.load(train_on_ranks(4, model_dir, tmp_path, OPTIONS))
+    single, _ = train_in_one_process(model_dir, OPTIONS)
+    parts = [one._saver._parts for one in (resumed, single)]
+    loaded, expected = (part.tensors()["optimizer"] for part in parts)
+    assert loaded.keys() == expected.keys()
+    assert max(float(tensor.abs().max()) for tensor in expected.values()) > 1e-3
+    assert largest_difference(loaded, expected) < 1e-5
+    assert parts[0].optimizer.state_dict() == parts[1].optimizer.state_dict()
+
+
+def test_rows_are_read_from_files_that_are_cut_elsewhere(tmp_path: Path) -> None:
+    whole = torch.arange(21.0).reshape(7, 3)
+    for number, (first, last) in enumerate(((0, 2), (2, 6), (6, 7))):
+        write_rows({"w": (whole[first:last], first)}, tmp_path / f"part-{number}.safetensors")
+    files = TensorFiles(tmp_path, "part")
+    assert files.num_bytes == {"w": 84}
+    assert torch.equal(files.rows("w", 1, 3), whole[1:4])
+    assert torch.equal(files.whole("w"), whole)
+    with pytest.raises(ValueError, match="does not hold rows 5 to 7 of w"):
+        files.rows("w", 5, 3)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, LORA])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 1e-2)])
+def test_ranks_score_like_a_single_process(
+    model_dir: Path, tmp_path: Path, options: dict[str, Any], dtype: str, tolerance: float
+) -> None:
+    """log pi - log mu of each turn, per token, after updates that change the weights by next to nothing."""
+    options = {**options, "dtype": dtype, "learning_rate": 1e-9}
+    train_on_ranks(2, model_dir, tmp_path, options)
+    single, _ = train_in_one_process(model_dir, options)
+    assert {weight.dtype for weight in single._optimizer._weights} == {torch.float32}
+    (tmp_path / "single").mkdir()
+    single.record(tmp_path / "single", STEPS)
+    single.finish_record()
+    ours, expected = (torch.tensor(recorded(directory)["ratio"]) for directory in (tmp_path, tmp_path / "single"))
+    lengths = [len(turn.completion.token_ids) for e in episodes(STEPS, num=5) for turn in e.turns if turn.completion]
+    assert ((ours.log() - expected.log()).abs() / torch.tensor(lengths)).max() < tolerance

@@ -51,12 +51,10 @@ def packed_attention(
     """
     assert query.shape[0] == 1 and layout is not None, "packed_attention takes one packed batch and its layout"
     _require_plain(layout.longest, more)
-    device = query.device.type
-    # Autocast does not reach the varlen kernels, and rotary embeddings leave queries and keys in float32.
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
-    query_NHD, key_NHD, value_NHD = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
+    query_NHD, key_NHD, value_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
-    attend = _attend_varlen if device == "cuda" and dtype in (torch.bfloat16, torch.float16) else _attend_rectangle
+    is_varlen = query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16)
+    attend = _attend_varlen if is_varlen else _attend_rectangle
     return attend(query_NHD, key_NHD, value_NHD, layout, scaling, grouped)[None], None
 
 

@@ -31,10 +31,6 @@ class LmHeadInputs:
     weight_VD: torch.Tensor
     bias_V: torch.Tensor | None
 
-    def to(self, dtype: torch.dtype) -> "LmHeadInputs":
-        bias_V = None if self.bias_V is None else self.bias_V.to(dtype)
-        return LmHeadInputs(self.hidden_TD.to(dtype), self.weight_VD.to(dtype), bias_V)
-
 
 def token_stats(
     hidden_TD: torch.Tensor,
@@ -48,8 +44,8 @@ def token_stats(
     """Statistics of `target_T` under softmax(head(hidden) / temperature), computed for `chunk` tokens at a time.
 
     `reference` holds the reference model's (hidden_TD, head); without it the KL is 0. At most [chunk, V] logits exist
-    at any time; the backward pass computes them again. Matrix products are in autocast's type where autocast is on;
-    everything else is in float32, or in float64 if the head is.
+    at any time; the backward pass computes them again. Matrix products are in the head's type; everything else, and the
+    accumulation of the head's gradient, is in float32, or in float64 if the head is.
     """
     reference_inputs = None
     if reference is not None:
@@ -76,38 +72,43 @@ class _TokenStats(torch.autograd.Function):
         reference: LmHeadInputs | None,
         chunk: int,
     ) -> tuple[torch.Tensor, ...]:
-        matmul_dtype = _matmul_dtype(weight_VD)
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, target_T)
-        ctx.reference, ctx.temperature, ctx.chunk, ctx.matmul_dtype = reference, temperature, chunk, matmul_dtype
+        ctx.reference, ctx.temperature, ctx.chunk = reference, temperature, chunk
         ctx.set_materialize_grads(False)  # statistics that the loss does not use cost nothing in the backward pass
         policy = LmHeadInputs(hidden_TD, weight_VD, bias_V)
-        softmax = _Softmax.in_dtype(matmul_dtype, policy, reference, target_T, temperature)
-        # Autocast would treat the sums over V as matrix products and round them.
-        with torch.autocast(weight_VD.device.type, enabled=False):
-            chunks = [softmax.stats(piece) for piece in _pieces(len(target_T), chunk)]
+        softmax = _Softmax(policy, reference, target_T, temperature)
+        chunks = [softmax.stats(piece) for piece in _pieces(len(target_T), chunk)]
         return tuple(torch.cat(statistic) for statistic in zip(*chunks, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         hidden_TD, weight_VD, bias_V, target_T = ctx.saved_tensors
         policy = LmHeadInputs(hidden_TD, weight_VD, bias_V)
-        softmax = _Softmax.in_dtype(ctx.matmul_dtype, policy, ctx.reference, target_T, ctx.temperature)
+        softmax = _Softmax(policy, ctx.reference, target_T, ctx.temperature)
         grad_hidden_TD = torch.empty_like(hidden_TD)
-        grad_weight_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
-        grad_bias_V = torch.zeros_like(bias_V) if bias_V is not None and ctx.needs_input_grad[2] else None
+        sum_dtype = torch.promote_types(weight_VD.dtype, torch.float32)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=sum_dtype) if ctx.needs_input_grad[1] else None
+        grad_bias_V = None
+        if bias_V is not None and ctx.needs_input_grad[2]:
+            grad_bias_V = torch.zeros_like(bias_V, dtype=sum_dtype)
         for piece in _pieces(len(target_T), ctx.chunk):
             grad_logits_TV = softmax.logits_gradient(piece, *(None if grad is None else grad[piece] for grad in grads))
             if grad_bias_V is not None:
                 grad_bias_V += grad_logits_TV.sum(0)
-            operand_TV = grad_logits_TV.to(ctx.matmul_dtype)
+            operand_TV = grad_logits_TV.to(weight_VD.dtype)
             del grad_logits_TV  # frees a [chunk, V] tensor if the types differ
             grad_hidden_TD[piece] = operand_TV @ softmax.policy.weight_VD
-            if grad_weight_VD is not None and ctx.matmul_dtype == grad_weight_VD.dtype:
+            if grad_weight_VD is not None and weight_VD.dtype == sum_dtype:
                 grad_weight_VD.addmm_(operand_TV.t(), softmax.policy.hidden_TD[piece])  # without a [V, D] temporary
             elif grad_weight_VD is not None:
                 grad_weight_VD += operand_TV.t() @ softmax.policy.hidden_TD[piece]
             del operand_TV  # before the next chunk's logits are computed
-        return grad_hidden_TD, grad_weight_VD, grad_bias_V, None, None, None, None
+        return (
+            grad_hidden_TD,
+            None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
+            None if bias_V is None or grad_bias_V is None else grad_bias_V.to(bias_V.dtype),
+            *(None,) * 4,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +120,13 @@ class _Softmax:
     target_T: torch.Tensor
     temperature: float
 
-    @classmethod
-    def in_dtype(
-        cls,
-        dtype: torch.dtype,
-        policy: LmHeadInputs,
-        reference: LmHeadInputs | None,
-        target_T: torch.Tensor,
-        temperature: float,
-    ) -> "_Softmax":
-        """With the operands of the matrix products in `dtype`."""
-        return cls(policy.to(dtype), reference and reference.to(dtype), target_T, temperature)
-
     def log_softmax(self, inputs: LmHeadInputs, piece: slice) -> torch.Tensor:
         """[T, V]: log-probabilities under one of the two models, in float32 or float64."""
         z_TV = torch.nn.functional.linear(inputs.hidden_TD[piece], inputs.weight_VD, inputs.bias_V)
-        if self.temperature != 1.0:
-            z_TV.div_(self.temperature)
-        return z_TV.log_softmax(-1, dtype=torch.promote_types(z_TV.dtype, torch.float32))
+        dtype = torch.promote_types(z_TV.dtype, torch.float32)
+        if self.temperature != 1.0:  # in float32, as the sampler does it: a division in bfloat16 would round again
+            z_TV = z_TV.to(dtype).div_(self.temperature)
+        return z_TV.log_softmax(-1, dtype=dtype)
 
     def stats(self, piece: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probability, entropy and KL, [T] each."""
@@ -189,8 +179,3 @@ def _dot(x_TV: torch.Tensor, y_TV: torch.Tensor) -> torch.Tensor:
 
 def _pieces(length: int, chunk: int) -> Iterator[slice]:
     return (slice(start, start + chunk) for start in range(0, length, chunk))
-
-
-def _matmul_dtype(weight_VD: torch.Tensor) -> torch.dtype:
-    device = weight_VD.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype

@@ -1,14 +1,14 @@
 """AdamW and its learning-rate schedule, over the trained weights or this rank's shards of them."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import get_scheduler
 
 from spiral.config import LearnerConfig
-from spiral.learn.model.sharding import gather_full, shard_like
+from spiral.learn.model.sharding import gathered
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -27,6 +27,7 @@ class Optimizer:
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.weight_decay,
+            fused=True,  # no temporary tensors of the size of the weights
         )
         self._schedule = get_scheduler(
             config.lr_scheduler_type,
@@ -47,7 +48,7 @@ class Optimizer:
 
     def clip(self) -> float:
         """Clip the gradient's norm to config.grad_clip. Returns the norm before clipping, over all ranks."""
-        return float(gather_full(torch.nn.utils.clip_grad_norm_(self._weights, self._config.grad_clip)))
+        return float(gathered(torch.nn.utils.clip_grad_norm_(self._weights, self._config.grad_clip)))
 
     def step(self) -> None:
         """Update the weights."""
@@ -66,20 +67,31 @@ class Optimizer:
         for weight, state in self._adamw.state.items():
             state |= {name: state[name].to(device or weight.device) for name in MOMENTS}
 
-    def state_dict(self, *, keep: bool) -> dict[str, Any]:
-        """A copy of the unsharded state. Collective; ranks with `keep=False` get empty tensors."""
-        adamw = gather_full(self._adamw.state_dict(), keep=keep, copy=True)
-        return {"optimizer": adamw, "scheduler": self._schedule.state_dict()}
+    def state_dict(self) -> dict[str, Any]:
+        """The state that all ranks share: of the schedule, and AdamW's number of updates of each weight."""
+        steps = [float(state["step"]) if (state := self._adamw.state.get(weight)) else 0.0 for weight in self._weights]
+        return {"scheduler": self._schedule.state_dict(), "updates": steps}
+
+    def moments(self, names: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """AdamW's moments, sharded like the weights with these `names`. None before the first update."""
+        return {
+            f"{name}.{moment}": self._adamw.state[weight][moment]
+            for name, weight in names.items()
+            for moment in MOMENTS
+            if self._adamw.state.get(weight)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore an unsharded state. Hyperparameters, including the learning rate, remain those of the config."""
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self._adamw.param_groups]
-        for number, weight in enumerate(self._weights):
-            moments = state["optimizer"]["state"].get(number, {})
-            moments |= {name: shard_like(moments[name], weight) for name in MOMENTS if name in moments}
-        self._adamw.load_state_dict(state["optimizer"])
+        """Restore the shared state, and make moments of value 0, which remain to be read.
+
+        Hyperparameters, including the learning rate, remain those of the config.
+        """
+        for weight, num_updates in zip(self._weights, state["updates"], strict=True):
+            if num_updates:
+                moments = {name: torch.zeros_like(weight, requires_grad=False) for name in MOMENTS}
+                self._adamw.state[weight] = {"step": torch.tensor(num_updates, device=weight.device), **moments}
         self._schedule.load_state_dict({**state["scheduler"], "base_lrs": self._schedule.base_lrs})
-        schedules = zip(self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)
-        learning_rates = [base * factor(self._schedule.last_epoch) for base, factor in schedules]
-        for group, own, rate in zip(self._adamw.param_groups, settings, learning_rates, strict=True):
-            group.update(own | {"lr": rate})
+        for group, base, factor in zip(
+            self._adamw.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(self._schedule.last_epoch)

@@ -1,48 +1,55 @@
-"""Trainable parameters and their on-disk format: all weights of the model, or LoRA adapters.
+"""Parameters that are trained, and their file format: all weights of the model, or LoRA adapters.
 
-Weights have the same names in memory as in the files. Those in memory may be sharded; those in files never are.
+Parameters have the same names in memory as in the files. Those in memory may be sharded; those in files never are.
 """
 
-from collections.abc import Mapping
+import math
+import warnings
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from spiral.config import Config, UserError
 from spiral.learn.kernels.attention import PACKED_ATTENTION
-from spiral.learn.model.sharding import untied, weights_at_rest
+from spiral.learn.model.reference import REFERENCE, TRAINED, Reference, ReferenceAdapter, activate
+from spiral.learn.model.sharding import local_rows, weights_at_rest
+from spiral.learn.model.tensor_files import TensorFiles, read_rows
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MODEL, ADAPTER_MODEL = "model", "adapter_model"  # the stems of the files' names
 
 
 class Trainable(Protocol):
     """Which parameters are trained, and how they are read and written. Generators get them in `published_dtype`."""
 
     published_dtype: torch.dtype
+    stem: str
+    """How the names of the files with parameters begin."""
+    is_one_file: bool
+    """Whether those who read them expect a single file."""
 
-    def load(self, model_dir: Path) -> PreTrainedModel:
-        """Load the model. Exactly the parameters to be trained require a gradient."""
+    def build(self, model_dir: Path) -> PreTrainedModel:
+        """The model without values: its parameters are on the meta device. Those to be trained require a gradient."""
+        ...
+
+    def reference(self, model: PreTrainedModel, model_dir: Path) -> Reference | ReferenceAdapter:
+        """The reference for the policy's `model`: a new model without values, or an adapter of this one."""
+        ...
+
+    def initialise(self, wrapper: torch.nn.Module, model_dir: Path) -> None:
+        """Read this rank's rows of all parameters of the model inside a `Policy` or `Reference`."""
         ...
 
     def live(self, wrapper: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """The trained parameters of the model inside a `Policy` or `Reference`, by name; sharded if it is."""
+        """The parameters of a `Policy` that are trained, or their counterparts in a reference, by name."""
         ...
 
-    def read(self, directory: Path) -> Mapping[str, torch.Tensor]:
-        """Read the weights that `save` wrote."""
-        ...
-
-    def save(self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
-        """Write `weights` as a checkpoint that transformers and vLLM can load."""
-        ...
-
-    def publish(self, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
-        """Write `weights` as a running generator loads them."""
+    def write_config(self, model: PreTrainedModel, directory: Path) -> None:
+        """Write what transformers, vLLM or peft need to know besides the parameters."""
         ...
 
 
@@ -54,38 +61,46 @@ def trainable(config: Config) -> Trainable:
 class AllWeights:
     """All weights are trained. Master weights are always float32, because bfloat16 rounds small updates away."""
 
+    stem = MODEL
+    is_one_file = False
+
     def __init__(self, config: Config) -> None:
         self.published_dtype = DTYPES[config.model.dtype]
 
-    def load(self, model_dir: Path) -> PreTrainedModel:
-        return _from_pretrained(model_dir, torch.float32)
+    def build(self, model_dir: Path) -> PreTrainedModel:
+        return without_values(model_dir, torch.float32)
+
+    def reference(self, model: PreTrainedModel, model_dir: Path) -> Reference:
+        """A model in the compute type, to which all layers would cast its weights anyway."""
+        return Reference(without_values(model_dir, self.published_dtype))
+
+    def initialise(self, wrapper: torch.nn.Module, model_dir: Path) -> None:
+        _read_model(self.live(wrapper), model_dir)
 
     def live(self, wrapper: torch.nn.Module) -> dict[str, torch.Tensor]:
         return {name.removeprefix("model."): tensor for name, tensor in weights_at_rest(wrapper).items()}
 
-    def read(self, directory: Path) -> Mapping[str, torch.Tensor]:
-        return dict(self.load(directory).state_dict())
-
-    def save(self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
-        model.save_pretrained(directory, state_dict=dict(weights))
-
-    def publish(self, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in untied(weights).items()}  # vLLM ties them itself
-        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    def write_config(self, model: PreTrainedModel, directory: Path) -> None:
+        model.config.save_pretrained(directory)
+        model.generation_config.save_pretrained(directory)
 
 
 class Adapters:
     """LoRA (Hu et al. 2021, arXiv 2106.09685), with peft's file format.
 
     The model is frozen, in its compute type; only the two float32 matrices of rank `learner.lora_rank` next to each
-    linear layer are trained.
+    linear layer are trained. The reference model is the same one with another, frozen pair of matrices.
     """
 
     published_dtype = torch.float32
+    stem = ADAPTER_MODEL
+    is_one_file = True
 
     def __init__(self, config: Config) -> None:
         self._dtype = DTYPES[config.model.dtype]
         self._model_name = config.model.name
+        self._seed = config.seed
+        self._adapters = (TRAINED, REFERENCE) if config.learner.kl_coef > 0 else (TRAINED,)
         cfg = config.learner
         self._lora = LoraConfig(
             r=cfg.lora_rank,
@@ -94,38 +109,89 @@ class Adapters:
             task_type="CAUSAL_LM",
         )
 
-    def load(self, model_dir: Path) -> PreTrainedModel:
-        """Load the model with new adapters, which do not change its output yet.
-
-        Raises UserError if the model has no layer named in `learner.lora_targets`.
-        """
-        model = _from_pretrained(model_dir, self._dtype)
+    def build(self, model_dir: Path) -> PreTrainedModel:
+        """The model with adapters. Raises UserError if it has no layer named in `learner.lora_targets`."""
+        model = without_values(model_dir, self._dtype)
         # Where vLLM, peft and transformers look for the base model: a hub id stays valid on other machines.
         on_hub = not self._model_name.startswith("builtin/") and not Path(self._model_name).exists()
         self._lora.base_model_name_or_path = self._model_name if on_hub else str(model_dir)
         try:
-            inject_adapter_in_model(self._lora, model)
+            with warnings.catch_warnings():  # peft warns of a second adapter, which is intended
+                warnings.simplefilter("ignore", UserWarning)
+                for adapter in self._adapters:
+                    inject_adapter_in_model(self._lora, model, adapter, low_cpu_mem_usage=True)
         except ValueError as error:
             raise UserError(f"learner.lora_targets: {error}") from error
-        for parameter in model.parameters():
-            if parameter.requires_grad:
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
                 parameter.data = parameter.data.float()
+            parameter.requires_grad = f".{TRAINED}." in name
+        activate(model, TRAINED)
         return model
 
+    def reference(self, model: PreTrainedModel, model_dir: Path) -> ReferenceAdapter:
+        return ReferenceAdapter(model)
+
+    @torch.no_grad()
+    def initialise(self, wrapper: torch.nn.Module, model_dir: Path) -> None:
+        """Read the model, and initialise adapters as peft does, so that they do not change its output yet.
+
+        Every rank draws whole matrices, each from a stream of its own, and keeps its rows: the values depend neither
+        on the number of ranks nor on the adapter.
+        """
+        weights = {name.removeprefix("model."): tensor for name, tensor in weights_at_rest(wrapper).items()}
+        base = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
+        _read_model(base, model_dir)
+        for adapter in self._adapters:
+            for number, (name, tensor) in enumerate(self._of(wrapper, adapter).items()):
+                rows, first = local_rows(tensor)
+                if ".lora_B." in name:
+                    rows.zero_()
+                else:
+                    generator = torch.Generator().manual_seed(self._seed + number)
+                    bound = 1 / math.sqrt(tensor.shape[1])
+                    drawn = torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator)
+                    rows.copy_(drawn[first : first + len(rows)])
+
     def live(self, wrapper: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """The adapters' parameters, under the names that peft gives them in its files."""
+        """The adapter's parameters, under the names that peft gives them in its files."""
+        return self._of(wrapper, REFERENCE if isinstance(wrapper, ReferenceAdapter) else TRAINED)
+
+    def _of(self, wrapper: torch.nn.Module, adapter: str) -> dict[str, torch.Tensor]:
+        own = f".{adapter}."
         weights = weights_at_rest(wrapper).items()
-        return {f"base_model.{name.replace('.default.', '.')}": tensor for name, tensor in weights if ".lora_" in name}
+        return {f"base_model.{name.replace(own, '.')}": tensor for name, tensor in weights if own in name}
 
-    def read(self, directory: Path) -> Mapping[str, torch.Tensor]:
-        return load_file(directory / ADAPTER_WEIGHTS)
-
-    def save(self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
-        self.publish(weights, directory)
-
-    def publish(self, weights: Mapping[str, torch.Tensor], directory: Path) -> None:
+    def write_config(self, model: PreTrainedModel, directory: Path) -> None:
         self._lora.save_pretrained(str(directory))
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / ADAPTER_WEIGHTS)
+
+
+def without_values(model_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """A model whose parameters are on the meta device: they take no memory, and have no values yet.
+
+    Raises UserError if its logits are not the plain output of its head, which is what the learner scores.
+    """
+    config = AutoConfig.from_pretrained(model_dir)
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"the learner cannot train this model: it transforms its logits ({name})")
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=PACKED_ATTENTION)
+    model.tie_weights()
+    if (model_dir / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(model_dir)
+    return model.eval()
+
+
+def _read_model(tensors: dict[str, torch.Tensor], model_dir: Path) -> None:
+    """Read this rank's rows of a whole model. Raises UserError if its files do not hold them under these names."""
+    try:
+        read_rows(tensors, TensorFiles(model_dir, MODEL))
+    except ValueError as error:
+        raise UserError(
+            f"the learner cannot read this model: {error}. It must be stored as safetensors files, under the names "
+            "that transformers has in memory; most mixtures of experts are not"
+        ) from error
 
 
 def merge(directory: Path) -> PreTrainedModel:
@@ -141,12 +207,3 @@ def merge(directory: Path) -> PreTrainedModel:
             f"the adapter's base model {lora.base_model_name_or_path} cannot be loaded: {error}"
         ) from error
     return PeftModel.from_pretrained(model, directory).merge_and_unload()
-
-
-def _from_pretrained(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a model. Raises UserError if its logits are not the plain output of its head, which the learner scores."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation=PACKED_ATTENTION)
-    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier"):
-        if getattr(model.config, name, None) not in (None, 1, 1.0):
-            raise UserError(f"the learner cannot train this model: it transforms its logits ({name})")
-    return model

@@ -8,19 +8,7 @@ from transformers import PreTrainedModel
 
 from spiral.learn.kernels.logprobs import TokenStats, token_stats
 from spiral.learn.kernels.packing import Batch, predicting_states
-
-
-class Reference(torch.nn.Module):
-    """The frozen model that the KL term keeps the policy near."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model.requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """[T, hidden size]: the hidden states from which its head predicts the trained tokens."""
-        return predicting_states(self.model, batch)
+from spiral.learn.model.reference import Reference, ReferenceAdapter
 
 
 class Policy(torch.nn.Module):
@@ -32,17 +20,19 @@ class Policy(torch.nn.Module):
         self._temperature = temperature
         self._chunk = chunk
 
-    def forward(self, batch: Batch, reference: list[Reference]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The fields of TokenStats, a tuple because FSDP looks for tensors in it. `reference` holds one model or none.
+    def forward(
+        self, batch: Batch, reference: Reference | ReferenceAdapter | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The fields of TokenStats, a tuple because FSDP looks for tensors in it.
 
-        It is an argument, in a list, so that it is not registered as a submodule.
+        The reference is an argument so that it is not registered as a submodule.
         """
         stats: TokenStats = token_stats(
             predicting_states(self.model, batch),
             self.model.get_output_embeddings(),
             batch.target_T,
             temperature=self._temperature,
-            reference=(reference[0](batch), reference[0].model.get_output_embeddings()) if reference else None,
+            reference=None if reference is None else (reference(batch), reference.model.get_output_embeddings()),
             chunk=self._chunk,
         )
         return stats.logprob_T, stats.entropy_T, stats.kl_T

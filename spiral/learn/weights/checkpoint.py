@@ -1,9 +1,9 @@
 """Checkpoints: directories from which a run can be resumed, each one complete or absent.
 
 `step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it) or the LoRA
-adapter as a peft one, the learner's state, the config, `state.json` (step, policy version, schedule, state of the
-sinks) and `files.json` (size and SHA-256 of each other file, to detect damage). Without `state.json` it is not a
-checkpoint.
+adapter as a peft one, AdamW's moments in one file per rank, the learner's other state, the config, `state.json` (step,
+policy version, schedule, state of the sinks) and `files.json` (size and SHA-256 of each other file, to detect damage).
+Without `state.json` it is not a checkpoint.
 """
 
 import hashlib
@@ -20,6 +20,8 @@ STATE = "state.json"
 FILES = "files.json"
 CONFIG = "config.yaml"
 LEARNER = "learner.pt"
+POLICY = "policy"
+OPTIMIZER = "optimizer"
 REFERENCE = "reference"
 
 
@@ -108,6 +110,19 @@ def _recorded(directory: Path) -> dict[str, dict[str, int | str]]:
 
 def _folder(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
+
+
+def rows_folder(run_dir: Path, step: int) -> Path:
+    """Where the ranks of a sharded learner put their parts of a checkpoint, on the way to it."""
+    return _folder(run_dir) / f"step_{step:06d}.rows.tmp"
+
+
+def make_rows_folder(run_dir: Path, step: int) -> None:
+    """Make that directory anew, and remove those that killed processes have left."""
+    for path in _folder(run_dir).glob("step_*.rows.tmp"):
+        if re.fullmatch(r"step_\d{6,}\.rows\.tmp", path.name):
+            shutil.rmtree(path)
+    rows_folder(run_dir, step).mkdir(parents=True)
 
 
 def _remove_leftovers(run_dir: Path) -> None:

@@ -3,11 +3,20 @@
 import shutil
 from pathlib import Path
 
-from spiral.learn.weights.checkpoint import FILES, LEARNER, REFERENCE, STATE, damage, list_checkpoints, step_of
+from spiral.learn.weights.checkpoint import (
+    FILES,
+    LEARNER,
+    OPTIMIZER,
+    REFERENCE,
+    STATE,
+    damage,
+    list_checkpoints,
+    step_of,
+)
 from spiral.storage.atomic import atomic_directory
 
 ADAPTER_CONFIG = "adapter_config.json"  # a directory with this peft file holds a LoRA adapter
-LEFT_OUT = (LEARNER, REFERENCE, FILES, STATE)
+LEFT_OUT = (LEARNER, f"{OPTIMIZER}*", REFERENCE, FILES, STATE)
 """What only a resumed run needs. `config.yaml` stays: the model answers in the prompt and answer format it names."""
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedModel
 
 from spiral.config import Config
 from spiral.learn.model.parameters import Trainable
-from spiral.learn.model.sharding import gather_full
+from spiral.learn.model.sharding import gathered, untied
+from spiral.learn.model.tensor_files import write_whole
 from spiral.learn.rank import Rank
 from spiral.storage.weight_files import read_files
 from spiral.storage.weight_store import WeightStore
@@ -18,27 +20,51 @@ if TYPE_CHECKING:
     from spiral.storage.weight_files import Files
 
 
+FILE_BYTES = 2**27
+"""Size of the published files: rank 0 holds one file's tensors unsharded at a time."""
+
+
 class Publisher:
-    """One rank's part in publishing the weights that `live()` returns. Its methods are collective, except `read`."""
+    """One rank's part in publishing the weights of `model` that `live()` returns.
+
+    Its methods are collective, except `read`.
+    """
 
     def __init__(
-        self, config: Config, rank: Rank, trainable: Trainable, live: Callable[[], Mapping[str, torch.Tensor]]
+        self,
+        config: Config,
+        rank: Rank,
+        trainable: Trainable,
+        model: PreTrainedModel,
+        live: Callable[[], Mapping[str, torch.Tensor]],
     ) -> None:
         self._is_adapter = config.learner.lora_rank > 0
         self._rank = rank
         self._trainable = trainable
+        self._model = model
         self._live = live
         self._store = WeightStore(config)
 
     def publish(self, version: int) -> WeightsRef | None:
         """Write the weights as policy version `version` for engines of this machine. Only rank 0 returns a value."""
-        kind = self._trainable
-        keep = self._rank.index == 0
-        weights = gather_full(self._live(), keep=keep, dtype=kind.published_dtype)
-        if not keep:
+        kind, weights = self._trainable, untied(self._live())
+        num_bytes = {name: tensor.numel() * kind.published_dtype.itemsize for name, tensor in weights.items()}
+
+        def get(name: str) -> torch.Tensor:
+            return gathered(weights[name], kind.published_dtype).cpu()
+
+        def write(directory: Path | None) -> None:
+            write_whole(num_bytes, get, directory, kind.stem, most_bytes=None if kind.is_one_file else FILE_BYTES)
+
+        if self._rank.index != 0:
+            write(None)
             return None
-        num_bytes = sum(tensor.nbytes for tensor in weights.values())
-        location, checksum = self._store.publish(lambda directory: kind.publish(weights, directory), num_bytes, version)
+
+        def write_all(directory: Path) -> None:
+            kind.write_config(self._model, directory)
+            write(directory)
+
+        location, checksum = self._store.publish(write_all, sum(num_bytes.values()), version)
         return WeightsRef(version=version, location=str(location), is_adapter=self._is_adapter, checksum=checksum)
 
     def read(self, weights: WeightsRef) -> "Files":

@@ -34,7 +34,7 @@ class LiveWeights(WeightSource):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in untied(self._live()).items():
-            yield name, gathered(tensor).to(self._dtype)
+            yield name, gathered(tensor, self._dtype)
 
 
 def nccl(rank: int, num_receivers: int, address: str) -> NCCLTrainerInitInfo:
