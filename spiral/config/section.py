@@ -46,7 +46,10 @@ class Section(BaseModel):
     @classmethod
     def _choose_text_or_value(cls, given: Any, info: ValidationInfo) -> Any:
         """Keys that hold text get the text of a `Scalar`: a run may be named 2026-11-23, on, or 1e5."""
-        types = _types(cls.model_fields[str(info.field_name)].annotation)
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if get_origin(annotation) is dict and isinstance(given, dict):  # of anything that YAML knows
+            return {key: item.value if isinstance(item, Scalar) else item for key, item in given.items()}
+        types = _types(annotation)
 
         def choose(item: Any) -> Any:
             if not isinstance(item, Scalar):

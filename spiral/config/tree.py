@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from spiral.config.learner import LearnerConfig
 from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
@@ -55,6 +55,10 @@ class RolloutConfig(Section):
     """Must be 0 (off) for training, for the same reason."""
     prompt: str = "default"
     """Prompt plug-in: a registered name or module:function (docs/extending.md)."""
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the model's chat template, such as {enable_thinking: false} for Qwen3."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion. What was sampled up to there is trained on."""
     answer_format: AnswerFormat = "boxed"
     r"""Where the action is in a completion: last \boxed{}, last [...], <answer></answer>, or all of it."""
     context: Literal["turn", "conversation"] = "turn"

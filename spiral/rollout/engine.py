@@ -60,7 +60,8 @@ class Engine:
             max_tokens=rollout.max_tokens,
             logprobs=0,  # the sampled token's own
             flat_logprobs=True,
-            detokenize=False,
+            detokenize=bool(rollout.stop),  # vLLM looks for the strings in the text
+            stop=list(rollout.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,  # requests share it: nobody changes it
         )

@@ -4,10 +4,10 @@ The framework owns the prompt, not the game: the same game can be played with an
 any `rollout.prompt`, a function from PromptInput to chat messages. `default_prompt` is the one to copy.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -93,6 +93,8 @@ class MessageBuilder:
     answer_format: AnswerFormat
     prompt: Prompt = default_prompt
     name: str = "default"
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the chat template that the messages are rendered with."""
 
     @classmethod
     def of(cls, rollout: RolloutConfig) -> "MessageBuilder":
@@ -103,7 +105,7 @@ class MessageBuilder:
             raise UserError(str(error)) from error
         if not callable(prompt):
             raise UserError(f"rollout.prompt {rollout.prompt!r} is a {type(prompt).__name__}, expected a function")
-        return cls(rollout.answer_format, prompt, rollout.prompt)
+        return cls(rollout.answer_format, prompt, rollout.prompt, rollout.chat_template_kwargs)
 
     def build(
         self,
@@ -167,7 +169,12 @@ class Prompter:
         messages: list[Message] = [{"role": role, "content": content} for role, content in chat]
         if self.tokenizer.chat_template is None:
             return _tokens(self.tokenizer.encode(_plain(messages)))
-        return _tokens(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        return _tokens(self._rendered(messages, return_dict=False))
+
+    def _rendered(self, messages: Sequence[Message], **options: Any) -> Any:
+        """The messages in the model's chat template, up to where the model answers."""
+        options |= self.messages.template_kwargs
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, **options)
 
     def continued_ids(self, so_far: "Tokens", messages: Sequence[Message]) -> "Tokens":
         """The tokens of a chat that continues: `so_far` (prompt and completion), then `messages`.
@@ -177,8 +184,8 @@ class Prompter:
         """
         if self.tokenizer.chat_template is None:
             return _joined(so_far, self.tokenizer.encode(f"\n{_plain(messages)}", add_special_tokens=False))
-        chat = [{"role": "user", "content": "."}, {"role": "assistant", "content": _ANSWER}, *messages]
-        text = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        chat: list[Message] = [{"role": "user", "content": "."}, {"role": "assistant", "content": _ANSWER}, *messages]
+        text = self._rendered(chat, tokenize=False)
         after = self.tokenizer.encode(text.partition(_ANSWER)[2], add_special_tokens=False)
         model_closed_its_answer = so_far[-1] == after[0] == self.tokenizer.eos_token_id
         return _joined(so_far, after[1:] if model_closed_its_answer else after)

@@ -185,6 +185,25 @@ def test_figures_count_what_was_sampled(smoke_config: Config, model_dir: Path, i
     asyncio.run(check())
 
 
+@DRIVERS
+def test_a_stop_string_ends_a_completion(smoke_config: Config, model_dir: Path, in_process: bool) -> None:
+    """The tokens up to the one that completes it are returned, with their log-probabilities."""
+    config = changed(smoke_config, rollout={"max_tokens": 200, "stop": ["e"]})
+
+    async def check() -> None:
+        async with running(config, model_dir, in_process=in_process) as sampler:
+            completions = await asyncio.gather(*(sampler.engine.sample(tokens(range(5, 45))) for _ in range(8)))
+            stopped = [
+                c for c in completions if c.finish_reason == "stop" and "e" in sampler.prompter.read(c.token_ids)[0]
+            ]
+            assert stopped
+            for completion in stopped:
+                assert len(completion.logprobs) == len(completion.token_ids)
+                assert "e" not in sampler.prompter.read(completion.token_ids[:-1])[0]
+
+    asyncio.run(check())
+
+
 def test_the_seed_decides_what_is_sampled(smoke_config: Config, model_dir: Path) -> None:
     async def sampled(seed: int) -> list[list[int]]:
         async with running(smoke_config, model_dir, seed=seed) as sampler:

@@ -279,3 +279,13 @@ def test_describe_lists_nested_keys_with_defaults() -> None:
     assert rows["learner.learning_rate"] == "1e-06"
     assert rows["learner.importance_mask"] == "None"
     assert rows["wandb.mode"] == "auto"
+
+
+def test_options_of_the_chat_template_keep_their_types() -> None:
+    overrides = [
+        "rollout.chat_template_kwargs={enable_thinking: false, depth: 3, style: plain}",
+        'rollout.stop=["</a>"]',
+    ]
+    rollout = load_config("smoke", overrides).rollout
+    assert rollout.chat_template_kwargs == {"enable_thinking": False, "depth": 3, "style": "plain"}
+    assert rollout.stop == ("</a>",)

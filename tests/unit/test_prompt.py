@@ -212,6 +212,28 @@ def test_a_prompt_shows_the_error(tokenizer: PreTrainedTokenizerFast) -> None:
     assert "king.\nYour last answer was not legal: too high.\nAnswer" in tokenizer.decode(prompt)
 
 
+def test_options_of_the_chat_template_reach_every_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    """As with Qwen3, whose template opens the answer with an empty thought if thinking is off."""
+    tokenizer.chat_template = TEMPLATE.replace("assistant\n", "assistant\n{% if not thinking %}<no thought>{% endif %}")
+    config = Config.model_validate(
+        {
+            "steps": 1,
+            "model": {"name": "m"},
+            "games": [{"id": "g"}],
+            "rollout": {"answer_format": "raw", "chat_template_kwargs": {"thinking": True}},
+        }
+    )
+    for builder, ends in ((MessageBuilder("raw"), True), (MessageBuilder.of(config.rollout), False)):
+        prompter = Prompter(tokenizer, builder)
+        first = first_prompt(prompter, "You hold J.")
+        messages = builder.build(
+            SPEC, "You hold J.", None, (PastTurn(observation="", text="", error=None),), continues=True
+        )
+        later = prompter.continued_ids(first, messages)
+        for prompt in (first, later):
+            assert tokenizer.decode(prompt).endswith("<no thought>") is ends
+
+
 def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
     prompt = first_prompt(prompter_for(tokenizer), "You hold the king.")
