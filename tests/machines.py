@@ -33,12 +33,17 @@ class Nodes:
         return self.start_writing(subprocess.PIPE, node, *arguments, **environment)
 
     def start_writing(
-        self, output: int | IO[str], node: int, *arguments: str, **environment: str
+        self,
+        output: int | IO[str],
+        node: int,
+        *arguments: str,
+        directory: str = "/tmp/work",
+        **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a program as `start` does; it prints to `output`."""
+        """Start a program as `start` does, in a directory of the node; it prints to `output`."""
         self.path(node, "/tmp/work").mkdir(exist_ok=True)
         return subprocess.Popen(
-            [SCRIPT, "run", str(node), "env", "--chdir=/tmp/work", *arguments],
+            [SCRIPT, "run", str(node), "env", f"--chdir={directory}", *arguments],
             env=self._environment() | environment,
             stdout=output,
             stderr=output,
@@ -108,12 +113,19 @@ def why_not() -> str | None:
 @contextmanager
 def two_nodes() -> Iterator[Nodes]:
     """Two nodes that form a Ray cluster, until the block ends."""
+    with two_machines() as nodes:
+        nodes.start_head()
+        nodes.join(2)
+        yield nodes
+
+
+@contextmanager
+def two_machines() -> Iterator[Nodes]:
+    """Two nodes, until the block ends."""
     state = Path(tempfile.mkdtemp(prefix="spiral-nodes-", dir="/var/tmp"))  # /tmp is another directory on a node
     nodes = Nodes(state)
     try:
         nodes.script("up", "2")
-        nodes.start_head()
-        nodes.join(2)
         yield nodes
     finally:
         nodes.script("down")

@@ -13,10 +13,11 @@ RESUME_ME = 75
 """Exit code of a run that ended through no fault of its own (EX_TEMPFAIL): resume it. 1 means: do not."""
 
 
-def supervise(command: Sequence[str], run_dir: Path, restarts: int) -> int:
+def supervise(command: Sequence[str], run_dir: Path, restarts: int, nodes: int = 0) -> int:
     """Run `spiral *command`; as long as it dies or asks for it, `spiral resume run_dir`, up to `restarts` times.
 
-    SIGINT and SIGTERM are passed on, and end it for good. Returns the exit code.
+    Each first waits for that many `nodes`. SIGINT and SIGTERM are passed on, and end it for good. Returns the exit
+    code.
     """
     stopped = False
     child: subprocess.Popen[bytes] | None = None
@@ -31,7 +32,8 @@ def supervise(command: Sequence[str], run_dir: Path, restarts: int) -> int:
         signal.signal(number, pass_on)
     for restart in range(restarts + 1):
         # In a session of its own, so that Ctrl-C reaches it once: through `pass_on`.
-        child = subprocess.Popen([sys.executable, "-m", "spiral.cli", *command], start_new_session=True)
+        waits = [f"--nodes={nodes}"] if nodes else []
+        child = subprocess.Popen([sys.executable, "-m", "spiral.cli", *command, *waits], start_new_session=True)
         code = child.wait()
         died = code < 0 or code == RESUME_ME
         if not died or stopped or restart == restarts:

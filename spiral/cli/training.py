@@ -39,10 +39,16 @@ Restart = Annotated[
 ]
 
 
+Nodes = Annotated[
+    int, typer.Option(min=0, metavar="N", help="First wait, up to 10 minutes, until the Ray cluster has N machines")
+]
+
+
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a packaged config such as quickstart")],
     overrides: Overrides = None,
     restart: Restart = 0,
+    nodes: Nodes = 0,
 ) -> None:
     """Start a run.
 
@@ -53,16 +59,18 @@ def train(
 
     loaded = load_config(config, overrides or [])
     if restart:
-        raise typer.Exit(supervise(["train", config, *(overrides or [])], loaded.run_dir, restart))
+        raise typer.Exit(supervise(["train", config, *(overrides or [])], loaded.run_dir, restart, nodes))
+    _wait_for(nodes)
     from spiral import api
 
     _until_stopped(lambda stop: api.train(loaded, stop=stop))
 
 
-def resume(run_dir: RunDir, overrides: Overrides = None, restart: Restart = 0) -> None:
+def resume(run_dir: RunDir, overrides: Overrides = None, restart: Restart = 0, nodes: Nodes = 0) -> None:
     """Continue a run from its newest checkpoint. Exit codes are those of `spiral train`."""
     if restart:
-        raise typer.Exit(supervise(["resume", str(run_dir), *(overrides or [])], run_dir, restart))
+        raise typer.Exit(supervise(["resume", str(run_dir), *(overrides or [])], run_dir, restart, nodes))
+    _wait_for(nodes)
     from spiral import api
 
     _until_stopped(lambda stop: api.resume(run_dir, overrides or [], stop=stop))
@@ -73,6 +81,13 @@ def doctor() -> None:
     from spiral.doctor import report
 
     raise typer.Exit(0 if report() else 1)
+
+
+def _wait_for(nodes: int) -> None:
+    if nodes > 1:
+        from spiral.cluster.session import wait_for_nodes
+
+        wait_for_nodes(nodes, say=typer.echo)
 
 
 def _until_stopped(run_to_end: Callable[["Stop"], "Run"]) -> None:

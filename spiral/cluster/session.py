@@ -4,12 +4,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.exceptions import AuthenticationError, RayError
 
 from spiral.config import UserError
@@ -17,6 +19,7 @@ from spiral.quiet import stderr_discarded
 from spiral.stop import StopRequested
 
 CONNECT_TIMEOUT_S = 10.0
+NODES_TIMEOUT_S = 600.0
 
 
 @contextmanager
@@ -44,6 +47,29 @@ def ray_session() -> Iterator[None]:
 def num_nodes() -> int:
     """Machines in the Ray cluster."""
     return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
+def wait_for_nodes(number: int, *, say: Callable[[str], None], limit_s: float = NODES_TIMEOUT_S) -> None:
+    """Wait until the cluster that RAY_ADDRESS names has `number` machines.
+
+    After `limit_s` seconds go on with those that are there: a machine may have been lost since. Raises UserError if
+    RAY_ADDRESS does not name a cluster, or if it does not answer within that time.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    deadline_s = time.monotonic() + limit_s
+    found = 0
+    while found < number:
+        try:
+            _probe(address)
+            client = GcsClient(address=address)
+            found = sum(info.state == GcsNodeInfo.ALIVE for info in client.get_all_node_info().values())
+        except (UserError, RayError):
+            if time.monotonic() > deadline_s or ":" not in address:
+                raise
+        if time.monotonic() > deadline_s:
+            say(f"the Ray cluster has {found} of {number} machines after {limit_s:.0f} s: going on with these")
+            return
+        time.sleep(1.0)
 
 
 def _join(address: str) -> None:

@@ -24,7 +24,12 @@ os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1"
 os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{len(os.sched_getaffinity(0)) - 1}"
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"spiral": "spiral", "games": "spiral_games", "configs": "spiral_configs"}  # folder: import package
+PACKAGES = {  # folder: import package
+    "spiral": "spiral",
+    "games": "spiral_games",
+    "configs": "spiral_configs",
+    "launch": "spiral_launch",
+}
 MAIN = "from spiral.cli import main; main()"
 
 

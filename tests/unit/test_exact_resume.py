@@ -7,11 +7,10 @@ reproducible, are replaced by a script whose episodes are a pure function of the
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +27,7 @@ from spiral.learn.weights.checkpoint import list_checkpoints
 from spiral.monitor.files import MetricsFile
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode, EpisodeHeader, Match
+from tests import processes
 from tests.builders import sampled
 from tests.unit.test_learner import VOCABULARY, model_dir
 
@@ -147,28 +147,24 @@ def equal(one: Any, other: Any) -> bool:
 def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(
     model_dir: Path, tmp_path: Path, lora_rank: int
 ) -> None:
-    def process(command: str, run_dir: Path, **environment: str) -> subprocess.Popen[bytes]:
-        program = "import sys; from pathlib import Path; from tests.unit.test_exact_resume import run; "
-        program += "run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))"
-        arguments = [sys.executable, "-c", program, command, str(run_dir), str(model_dir), str(lora_rank)]
-        root, environment = Path(__file__).parents[2], os.environ | environment
-        return subprocess.Popen(arguments, cwd=root, env=environment, stdout=subprocess.DEVNULL)
+    def process(command: str, run_dir: Path, **environment: str) -> BaseProcess:
+        return processes.start(run, command, run_dir, model_dir, lora_rank, **environment)
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     uninterrupted, doomed = process("train", straight), process("train", killed, KILL="1")
-    assert doomed.wait(LIMIT_S) == -signal.SIGKILL
+    assert processes.end(doomed, LIMIT_S) == -signal.SIGKILL
     assert [path.name for path in list_checkpoints(killed)] == ["step_000005"]
     assert [row["step"] for row in MetricsFile(killed).read()][-1] == KILLED_IN_STEP - 1
-    assert process("resume", killed).wait(LIMIT_S) == 0
-    assert uninterrupted.wait(LIMIT_S) == 0
+    assert processes.end(process("resume", killed), LIMIT_S) == 0
+    assert processes.end(uninterrupted, LIMIT_S) == 0
 
     ends = [run_dir / "checkpoints" / f"step_{STEPS:06d}" for run_dir in (straight, killed)]
-    weights = sorted(path.relative_to(ends[0]) for path in ends[0].rglob("*.safetensors"))
-    assert len(weights) == 2, "the policy and the reference"
-    for name in weights:
+    tensors = sorted(path.relative_to(ends[0]) for path in ends[0].rglob("*.safetensors"))
+    assert len(tensors) == 3, "the policy, AdamW's moments and the reference"
+    for name in tensors:
         assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes()
     one, other = (torch.load(end / "learner.pt", weights_only=True) for end in ends)
-    assert one.keys() == {"optimizer", "scheduler", "advantage", "torch_rng"}
+    assert one.keys() == {"updates", "scheduler", "advantage", "torch_rng"}
     assert equal(one, other)
     rows = [
         [

@@ -103,7 +103,9 @@ def shard(
 
 def materialise(module: torch.nn.Module, device: str) -> None:
     """Move a module to `device`; parameters on the meta device get memory there, without values."""
-    module._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device))
+    module._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
+    )
 
 
 def balance_by_length(costs: Sequence[int], count: int) -> list[list[int]]:

@@ -1,0 +1,1 @@
+"""Templates of `spiral launch`, installed as `spiral_launch`."""

@@ -1,0 +1,90 @@
+"""`spiral launch`: run on a cluster, through the scheduler that is there."""
+
+from typing import Annotated
+
+import typer
+
+from spiral.cli.training import Overrides
+
+launch = typer.Typer(
+    help="Submit a run to a cluster. Every command shows the file that it submits with --dry-run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ConfigName = Annotated[str, typer.Argument(help="A YAML file, or a packaged config such as quickstart")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the rendered file and submit nothing")]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="0-9", help="One run per seed, in run directories NAME-seed0, NAME-seed1, ...")
+]
+RestartTimes = Annotated[int, typer.Option(min=0, metavar="N", help="Restarts of a run that dies, within one job")]
+Nodes = Annotated[int, typer.Option(min=1, metavar="N", help="Machines")]
+GpusPerNode = Annotated[int, typer.Option(min=0, metavar="G", help="GPUs of each machine")]
+
+
+@launch.command()
+def slurm(
+    config: ConfigName,
+    overrides: Overrides = None,
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = 0,
+    cpus_per_node: Annotated[int, typer.Option(min=0, metavar="C", help="Cores of each machine; 0: the default")] = 0,
+    time: Annotated[str, typer.Option(help="Time limit of a job; the run goes on in the next one")] = "24:00:00",
+    partition: Annotated[str | None, typer.Option(help="Partition")] = None,
+    account: Annotated[str | None, typer.Option(help="Account")] = None,
+    seeds: Seeds = None,
+    interface: Annotated[
+        str | None, typer.Option(metavar="ib0", help="Network interface between the machines; default: the first")
+    ] = None,
+    restart: RestartTimes = 3,
+    dry_run: DryRun = False,
+) -> None:
+    """Slurm: Ray over the nodes of a job, which puts itself back into the queue before its time limit.
+
+    Checkout, environment and run directory have to be on a filesystem that all nodes share. The environment of this
+    command, such as WANDB_API_KEY, is passed on by sbatch and is not in the file.
+    """
+    from spiral.launch import SIGNAL_MARGIN_S, check_gpus, check_plain, render, run_values, submit
+
+    loaded, values = run_values(config, overrides or [], seeds, restart)
+    check_gpus(loaded, nodes, gpus_per_node)
+    check_plain(time=time, partition=partition, account=account, interface=interface)
+    addresses = f"ip -4 -o addr show dev {interface} | awk '{{print $4}}' | cut -d/ -f1" if interface else "hostname -I"
+    values |= {
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "cpus_per_node": cpus_per_node,
+        "time": time,
+        "partition": partition or "",
+        "account": account or "",
+        "log": f"{values['run_dir']}-%A_%a.log" if seeds else f"{values['run_dir']}-%j.log",
+        "signal_s": int(loaded.checkpoint.grace_s) + SIGNAL_MARGIN_S,
+        "own_address": f'{addresses} | tr " " "\\n" | grep -m 1 "[.]"',
+    }
+    text = render("slurm.sbatch", values)
+    if dry_run:
+        typer.echo(text, nl=False)
+        return
+    loaded.run.dir.mkdir(parents=True, exist_ok=True)  # for the log
+    raise typer.Exit(submit(["sbatch"], text))
+
+
+@launch.command()
+def local(
+    config: ConfigName,
+    overrides: Overrides = None,
+    seeds: Seeds = None,
+    restart: RestartTimes = 10,
+    dry_run: DryRun = False,
+) -> None:
+    """This machine: the run, restarted if it dies; with --seeds one run after another."""
+    from spiral.launch import render, run_values, submit
+
+    _, values = run_values(config, overrides or [], seeds, restart)
+    ranges = [part.split("-") for part in values["seeds"].split(",") if part]
+    numbers = [str(n) for first, *last in ranges for n in range(int(first), int((last or [first])[0]) + 1)]
+    text = render("local.sh", values | {"seed_list": " ".join(numbers)})
+    if dry_run:
+        typer.echo(text, nl=False)
+        return
+    raise typer.Exit(submit(["bash", "-s"], text))

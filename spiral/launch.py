@@ -1,0 +1,73 @@
+"""Renders the templates of `launch/`: a run and the machines it gets, as a file that a scheduler takes."""
+
+import importlib.resources
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from spiral.config import Config, UserError, load_config
+
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:,/-]*")
+SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+SIGNAL_MARGIN_S = 60
+"""Slurm sends a signal up to a minute before the time it was asked for, so the limit is at least that far away."""
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """The file `template` of `launch/` with these values. A value that the template lacks is an error."""
+    source = importlib.resources.files("spiral_launch").joinpath(template).read_text()
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )  # files for shells and YAML, not for browsers: `quote` and `tojson` escape what they insert
+    environment.filters["quote"] = shlex.quote
+    return environment.from_string(source).render(values)
+
+
+def run_values(config: str, overrides: Sequence[str], seeds: str | None, restart: int) -> tuple[Config, dict[str, Any]]:
+    """What every template needs to know of a run. Raises UserError for a config that cannot be loaded."""
+    loaded = load_config(config, overrides)
+    if seeds is not None and not SEEDS.fullmatch(seeds):
+        raise UserError(f"--seeds {seeds!r}: expected numbers and ranges, such as 0-9 or 1,2,5")
+    path = Path(config)
+    return loaded, {
+        "name": f"spiral-{loaded.run.name}",
+        "config": str(path.absolute()) if path.exists() else config,
+        "overrides": list(overrides),
+        "run_dir": str(loaded.run_dir.absolute()),
+        "directory": str(Path.cwd()),
+        "bin": str(Path(sys.executable).parent),
+        "seeds": seeds or "",
+        "restart": restart,
+    }
+
+
+def check_gpus(config: Config, nodes: int, gpus_per_node: int) -> None:
+    """Raise UserError if a run needs more GPUs than the machines have."""
+    if config.num_gpus > nodes * gpus_per_node:
+        raise UserError(
+            f"this run needs {config.num_gpus} GPUs (learner: {config.learner.gpus}, generators: "
+            f"{config.generators.count} x {config.generators.gpus}), but --nodes {nodes} --gpus-per-node "
+            f"{gpus_per_node} are {nodes * gpus_per_node}"
+        )
+
+
+def check_plain(**options: str | None) -> None:
+    """Raise UserError for a value that would not stay one word in the file."""
+    for name, value in options.items():
+        if value is not None and not PLAIN.fullmatch(value):
+            raise UserError(f"--{name.replace('_', '-')} {value!r}: expected letters, digits and . _ : , / - only")
+
+
+def submit(command: Sequence[str], text: str) -> int:
+    """Pass `text` to a command on its standard input. Returns its exit code. Raises UserError if it is not here."""
+    try:
+        return subprocess.run(command, input=text, text=True, check=False).returncode
+    except FileNotFoundError as error:
+        hint = "run this where it is installed, or look at the file with --dry-run"
+        raise UserError(f"{command[0]} is not on this machine; {hint}") from error
