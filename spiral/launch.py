@@ -1,5 +1,6 @@
 """Renders the templates of `launch/`: a run and the machines it gets, as a file that a scheduler takes."""
 
+import importlib.metadata
 import importlib.resources
 import re
 import shlex
@@ -43,6 +44,29 @@ def run_values(config: str, overrides: Sequence[str], seeds: str | None, restart
         "directory": str(Path.cwd()),
         "bin": str(Path(sys.executable).parent),
         "seeds": seeds or "",
+        "restart": restart,
+    }
+
+
+RUN_VOLUME = "/runs"
+"""Where the volume with run directories is in a container."""
+
+
+def kuberay_values(config: str, overrides: Sequence[str], nodes: int, restart: int) -> tuple[Config, dict[str, Any]]:
+    """What the template of a RayJob needs to know of a run. Raises UserError for a config that cannot be loaded."""
+    loaded = load_config(config, overrides)
+    name = f"spiral-{loaded.run.name}".lower().replace("_", "-").replace(".", "-")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,45}[a-z0-9])?", name):
+        raise UserError(f"run.name {loaded.run.name!r}: Kubernetes takes up to 40 letters, digits and - only")
+    run_dir = f"{RUN_VOLUME}/{loaded.run.name}"
+    start = ["train", config, *overrides, f"run.dir={RUN_VOLUME}"]
+    run = f"if [ -e {run_dir}/config.yaml ]; then set -- resume {run_dir}; else set -- {shlex.join(start)}; fi"
+    script = f'{run}; exec spiral "$@" --nodes={nodes}'
+    return loaded, {
+        "name": name,
+        "entrypoint": f"bash -c {shlex.quote(script)}",
+        "ray_version": importlib.metadata.version("ray"),
+        "run_volume": RUN_VOLUME,
         "restart": restart,
     }
 

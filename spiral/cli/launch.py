@@ -70,6 +70,49 @@ def slurm(
 
 
 @launch.command()
+def kuberay(
+    config: ConfigName,
+    overrides: Overrides = None,
+    image: Annotated[str, typer.Option(help="Container image with SPIRAL in it, by a tag or digest that stays")] = "",
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = 0,
+    cpus_per_node: Annotated[int, typer.Option(min=1, metavar="C", help="Cores of each pod")] = 8,
+    memory_per_node: Annotated[str, typer.Option(metavar="64Gi", help="Memory of each pod")] = "64Gi",
+    shared_memory: Annotated[
+        str, typer.Option(metavar="16Gi", help="/dev/shm of each pod, part of its memory")
+    ] = "16Gi",
+    volume_claim: Annotated[str, typer.Option(help="Claim of the volume with the run directories")] = "spiral-runs",
+    secret: Annotated[str, typer.Option(help="Secret whose keys, such as WANDB_API_KEY, become variables")] = "spiral",
+    restart: RestartTimes = 3,
+    dry_run: DryRun = False,
+) -> None:
+    """Kubernetes with KubeRay: a RayJob, which is tried again until the run is done.
+
+    The config is read in the container: name a packaged one, or a file of the image. Run directories are on the volume.
+    """
+    from spiral.launch import check_gpus, check_plain, kuberay_values, render, submit
+
+    loaded, values = kuberay_values(config, overrides or [], nodes, restart)
+    check_gpus(loaded, nodes, gpus_per_node)
+    check_plain(image=image, memory_per_node=memory_per_node, volume_claim=volume_claim, secret=secret)
+    values |= {
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "cpus_per_node": cpus_per_node,
+        "memory_per_node": memory_per_node,
+        "shared_memory": shared_memory,
+        "image": image,
+        "volume_claim": volume_claim,
+        "secret": secret,
+    }
+    text = render("rayjob.yaml", values)
+    if dry_run:
+        typer.echo(text, nl=False)
+        return
+    raise typer.Exit(submit(["kubectl", "create", "-f", "-"], text))
+
+
+@launch.command()
 def local(
     config: ConfigName,
     overrides: Overrides = None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spiral.learn.weights.checkpoint import damage, list_checkpoints, newest_sound, read_state, save
+from spiral.learn.weights.checkpoint import damage, list_checkpoints, make_rows_folder, newest_sound, read_state, save
 from spiral.learn.weights.export import export
 from spiral.storage.atomic import full_disk_is_oserror
 
@@ -179,13 +179,19 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_of_the_same_step(tmp_path: Pa
 
 
 def test_leftovers_of_killed_processes_are_not_checkpoints_and_are_removed(tmp_path: Path) -> None:
-    for leftover in ("step_000015.17.tmp", "step_000020.18.tmp"):
+    for leftover in ("step_000015.17.tmp", "step_000020.18.tmp", "step_000010.rows.tmp"):
         (tmp_path / "checkpoints" / leftover).mkdir(parents=True)
         (tmp_path / "checkpoints" / leftover / "state.json").write_text("{}")
     assert list_checkpoints(tmp_path) == []
     directory = save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
     assert names(tmp_path / "checkpoints") == ["step_000020"]
     assert names(directory) == ["config.yaml", "files.json", "model", "state.json"]
+
+
+def test_what_the_ranks_write_for_this_checkpoint_is_not_a_leftover(tmp_path: Path) -> None:
+    make_rows_folder(tmp_path, 20)
+    save(tmp_path, state(20), "steps: 1", write_weights, keep_last=1)
+    assert names(tmp_path / "checkpoints") == ["step_000020", "step_000020.rows.tmp"]
 
 
 def test_only_leftovers_of_checkpoints_are_removed(tmp_path: Path) -> None:

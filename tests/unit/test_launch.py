@@ -1,12 +1,17 @@
 """`spiral launch`: what the rendered files hold, and what they must not hold."""
 
+import gzip
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jinja2 import UndefinedError
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from spiral.cli.main import app
@@ -40,6 +45,7 @@ SLURM = ["slurm", "spiral_qwen3_4b", "steps=100", "--nodes", "1", "--gpus-per-no
     [
         ("slurm.sbatch", [*SLURM, "--time", "12:00:00", "--partition", "gpu", "--account", "team"]),
         ("slurm-seeds.sbatch", ["slurm", "smoke", "--nodes", "2", "--cpus-per-node", "4", "--seeds", "0-9"]),
+        ("rayjob.yaml", ["kuberay", "smoke", "--image", "registry.example/spiral:0.1.0", "--nodes", "2"]),
         ("local.sh", ["local", "quickstart", "steps=20"]),
         ("local-seeds.sh", ["local", "quickstart", "--seeds", "1,3-5"]),
     ],
@@ -48,8 +54,68 @@ def test_the_rendered_file_is_the_one_in_golden(name: str, arguments: list[str])
     text = shown(*arguments)
     assert text == (GOLDEN / name).read_text(), f"if this is intended, write it to {GOLDEN / name}"
     assert not [secret for secret in SECRETS.values() if secret in text]
+    if name.endswith(".yaml"):
+        return
     checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+KUBERAY = ["kuberay", "spiral_qwen3_4b", "steps=100", "--image", "registry.example/spiral:0.1.0"]
+MACHINES = ["--nodes", "2", "--gpus-per-node", "4"]
+
+
+def closed(schema: Any) -> Any:
+    """The schema with unknown fields refused, which Kubernetes removes without a word."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    parts = {name: closed(part) for name, part in schema.items()}
+    is_open = "additionalProperties" in parts or parts.get("x-kubernetes-preserve-unknown-fields")
+    return parts if "properties" not in parts or is_open else parts | {"additionalProperties": False}
+
+
+@pytest.fixture(scope="module")
+def ray_job() -> Draft202012Validator:
+    """The schema of KubeRay's RayJob, v1, without its descriptions.
+
+    From helm-chart/kuberay-operator/crds of ray-project/kuberay at feeaf72 (Apache License 2.0).
+    """
+    schema = closed(json.loads(gzip.decompress((Path(__file__).parent / "schemas" / "rayjob.v1.json.gz").read_bytes())))
+    schema["properties"]["metadata"] = {"type": "object"}  # Kubernetes has a schema of its own for it
+    return Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("machines", [MACHINES, ["--nodes", "1", "--gpus-per-node", "8"]])
+def test_a_ray_job_is_what_kuberay_takes(ray_job: Draft202012Validator, machines: list[str]) -> None:
+    text = shown(*KUBERAY, *machines)
+    job = yaml.safe_load(text)
+    assert [error.message for error in ray_job.iter_errors(job)] == []
+    assert len(job["spec"]["rayClusterSpec"].get("workerGroupSpecs", [])) == (machines == MACHINES)
+    job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "x"
+    assert "'imagePolicy' was unexpected" in next(ray_job.iter_errors(job)).message
+    assert not [secret for secret in SECRETS.values() if secret in text]
+
+
+def test_the_ray_job_resumes_what_is_on_the_volume() -> None:
+    entrypoint = yaml.safe_load(shown(*KUBERAY, *MACHINES, "--restart", "5"))["spec"]["entrypoint"]
+    program, option, script = shlex.split(entrypoint)
+    assert (program, option) == ("bash", "-c")
+    begin = "set -- train spiral_qwen3_4b steps=100 run.dir=/runs"
+    assert script.startswith("if [ -e /runs/spiral_qwen3_4b/config.yaml ]; then set -- resume /runs/spiral_qwen3_4b;")
+    assert f"else {begin}; fi; exec spiral" in script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", ""], "--image '': expected letters, digits"),
+        (["--image", "x:1", "--secret", "a b"], "--secret 'a b': expected letters, digits"),
+        (["--image", "x:1", "run.name=my run"], "run.name 'my run': Kubernetes takes up to 40 letters, digits and -"),
+    ],
+)
+def test_names_that_kubernetes_does_not_take_are_refused(arguments: list[str], message: str) -> None:
+    assert message in refused("kuberay", "smoke", *arguments)
 
 
 def test_values_are_quoted_for_the_shell() -> None:

@@ -79,11 +79,8 @@ def held_rows(tensors: Mapping[str, torch.Tensor]) -> Rows:
 def write_rows(rows: Rows, path: Path) -> None:
     """Write the rows of one rank. Tensors in main memory are not copied first."""
     first_rows = {name: first for name, (_, first) in rows.items() if first}
-    save_file(
-        {name: local.cpu().contiguous() for name, (local, _) in rows.items()},
-        path,
-        metadata={"format": "pt", FIRST_ROWS: json.dumps(first_rows)},
-    )
+    metadata = {"format": "pt"} | ({FIRST_ROWS: json.dumps(first_rows)} if first_rows else {})
+    save_file({name: local.cpu().contiguous() for name, (local, _) in rows.items()}, path, metadata=metadata)
 
 
 def write_whole(

@@ -40,7 +40,7 @@ def save(
     exception (a full disk) leaves the earlier checkpoints as they are and no partial one.
     """
     directory = _folder(run_dir) / f"step_{state['step']:06d}"
-    _remove_leftovers(run_dir)
+    _remove_leftovers(run_dir, but=rows_folder(run_dir, state["step"]))
     with atomic_directory(directory, if_exists="replace", durable=True) as temporary:
         write_learner(temporary)
         (temporary / CONFIG).write_text(config)
@@ -118,17 +118,16 @@ def rows_folder(run_dir: Path, step: int) -> Path:
 
 
 def make_rows_folder(run_dir: Path, step: int) -> None:
-    """Make that directory anew, and remove those that killed processes have left."""
-    for path in _folder(run_dir).glob("step_*.rows.tmp"):
-        if re.fullmatch(r"step_\d{6,}\.rows\.tmp", path.name):
-            shutil.rmtree(path)
-    rows_folder(run_dir, step).mkdir(parents=True)
+    """Make that directory anew."""
+    folder = rows_folder(run_dir, step)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
-def _remove_leftovers(run_dir: Path) -> None:
+def _remove_leftovers(run_dir: Path, *, but: Path) -> None:
     """Remove temporary directories of killed processes. Only one process at a time writes checkpoints of a run."""
     for path in _folder(run_dir).glob("step_*.tmp"):
-        if re.fullmatch(r"step_\d{6,}\.\d+\.tmp", path.name):
+        if path != but and re.fullmatch(r"step_\d{6,}\.(\d+|rows)\.tmp", path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 

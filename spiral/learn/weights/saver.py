@@ -1,5 +1,6 @@
 """Writes the learner's state to checkpoints in the background, and reads it back, on any number of ranks."""
 
+import errno
 import shutil
 import threading
 import time
@@ -213,7 +214,9 @@ class Saver:
             report = folder / f"rank_{index}"
             while not report.exists():
                 if time.monotonic() > deadline_s:
-                    raise OSError(f"rank {index} of the learner has written no part of the checkpoint to {folder}")
+                    raise OSError(
+                        errno.EIO, f"rank {index} of the learner has written no part of a checkpoint", str(folder)
+                    )
                 time.sleep(POLL_S)
             if error := report.read_text():
-                raise OSError(f"rank {index} of the learner: {error}")
+                raise OSError(errno.EIO, f"rank {index} of the learner: {error}", str(folder))
