@@ -71,6 +71,36 @@ def kuberay_values(config: str, overrides: Sequence[str], nodes: int, restart: i
     }
 
 
+def ray_up_values(
+    config: str, overrides: Sequence[str], hosts: str | None, region: str | None, nodes: int, restart: int
+) -> tuple[Config, dict[str, Any]]:
+    """What the template of `ray up` needs to know. Raises UserError for machines that are not named."""
+    loaded = load_config(config, overrides)
+    names = hosts.split(",") if hosts else []
+    if bool(names) == bool(region):
+        raise UserError("name the machines with --hosts, or a region of AWS with --region")
+    for host in names:
+        check_plain(hosts=host)
+    num_nodes = len(names) or nodes
+    start = ["spiral", "train", config, *overrides, f"--nodes={num_nodes}", f"--restart={restart}"]
+    return loaded, {
+        "name": f"spiral-{loaded.run.name}",
+        "hosts": names,
+        "region": region or "",
+        "nodes": num_nodes,
+        "command": f"RAY_ADDRESS=$(hostname -I | cut -d' ' -f1):6379 {shlex.join(start)}",
+        "file": loaded.run.dir / f"{loaded.run.name}-cluster.yaml",
+    }
+
+
+def start_ray_cluster(text: str, file: Path, command: str) -> int:
+    """Start the cluster of a file, which is written for `ray down`, and a command on its head. Returns an exit code."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    ray = str(Path(sys.executable).with_name("ray"))
+    return submit([ray, "up", "--yes", str(file)]) or submit([ray, "exec", "--tmux", str(file), command])
+
+
 def check_gpus(config: Config, nodes: int, gpus_per_node: int) -> None:
     """Raise UserError if a run needs more GPUs than the machines have."""
     if config.num_gpus > nodes * gpus_per_node:
@@ -88,8 +118,8 @@ def check_plain(**options: str | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value!r}: expected letters, digits and . _ : , / - only")
 
 
-def submit(command: Sequence[str], text: str) -> int:
-    """Pass `text` to a command on its standard input. Returns its exit code. Raises UserError if it is not here."""
+def submit(command: Sequence[str], text: str | None = None) -> int:
+    """Run a command, with `text` on its standard input. Returns its exit code. Raises UserError if it is not here."""
     try:
         return subprocess.run(command, input=text, text=True, check=False).returncode
     except FileNotFoundError as error:

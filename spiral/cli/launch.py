@@ -112,6 +112,47 @@ def kuberay(
     raise typer.Exit(submit(["kubectl", "create", "-f", "-"], text))
 
 
+@launch.command(name="ray-up")
+def ray_up(
+    config: ConfigName,
+    overrides: Overrides = None,
+    hosts: Annotated[
+        str | None, typer.Option(metavar="HEAD,WORKER,...", help="Machines that are there, by address, over SSH")
+    ] = None,
+    region: Annotated[str | None, typer.Option(metavar="us-east-1", help="Without --hosts: region of AWS")] = None,
+    instance_type: Annotated[str, typer.Option(help="Instances of AWS")] = "p5.48xlarge",
+    disk_gb: Annotated[int, typer.Option(min=50, help="Disk of an instance of AWS, in GB")] = 500,
+    nodes: Nodes = 1,
+    gpus_per_node: GpusPerNode = 0,
+    ssh_user: Annotated[str, typer.Option(help="User on the machines")] = "ubuntu",
+    image: Annotated[str | None, typer.Option(help="Container image; without one SPIRAL is on the machines")] = None,
+    shared_memory: Annotated[str, typer.Option(metavar="16g", help="/dev/shm of a container")] = "16g",
+    restart: RestartTimes = 3,
+    dry_run: DryRun = False,
+) -> None:
+    """Machines over SSH, or AWS, with Ray's cluster launcher: starts the cluster, and the run on its head in tmux.
+
+    The cluster stays when the run is done: end it with `ray down FILE`.
+    """
+    from spiral.launch import check_gpus, check_plain, ray_up_values, render, start_ray_cluster
+
+    loaded, values = ray_up_values(config, overrides or [], hosts, region, nodes, restart)
+    check_gpus(loaded, values["nodes"], gpus_per_node)
+    check_plain(region=region, instance_type=instance_type, ssh_user=ssh_user, image=image, shared_memory=shared_memory)
+    values |= {
+        "instance_type": instance_type,
+        "disk_gb": disk_gb,
+        "ssh_user": ssh_user,
+        "image": image or "",
+        "shared_memory": shared_memory,
+    }
+    text = render("ray-up.yaml", values)
+    if dry_run:
+        typer.echo(text, nl=False)
+        return
+    raise typer.Exit(start_ray_cluster(text, values["file"], values["command"]))
+
+
 @launch.command()
 def local(
     config: ConfigName,
@@ -130,4 +171,4 @@ def local(
     if dry_run:
         typer.echo(text, nl=False)
         return
-    raise typer.Exit(submit(["bash", "-s"], text))
+    raise typer.Exit(submit(["bash", "-c", text]))

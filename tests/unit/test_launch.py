@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from jinja2 import UndefinedError
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from spiral.cli.main import app
@@ -37,6 +38,11 @@ def shown(*arguments: str) -> str:
     return result.stdout.replace(str(Path.cwd()), "/shared/work").replace(str(Path(sys.executable).parent), "/venv/bin")
 
 
+RAY_UP = [
+    ["smoke", "--hosts", "10.0.0.1,10.0.0.2", "--ssh-user", "me"],
+    ["spiral_qwen3_4b", "--region", "us-east-1", "--gpus-per-node", "8", "--image", "registry.example/spiral:0.1.0"],
+    ["smoke", "--region", "us-east-1", "--nodes", "3"],
+]
 SLURM = ["slurm", "spiral_qwen3_4b", "steps=100", "--nodes", "1", "--gpus-per-node", "8"]
 
 
@@ -46,6 +52,7 @@ SLURM = ["slurm", "spiral_qwen3_4b", "steps=100", "--nodes", "1", "--gpus-per-no
         ("slurm.sbatch", [*SLURM, "--time", "12:00:00", "--partition", "gpu", "--account", "team"]),
         ("slurm-seeds.sbatch", ["slurm", "smoke", "--nodes", "2", "--cpus-per-node", "4", "--seeds", "0-9"]),
         ("rayjob.yaml", ["kuberay", "smoke", "--image", "registry.example/spiral:0.1.0", "--nodes", "2"]),
+        ("ray-up.yaml", ["ray-up", *RAY_UP[1]]),
         ("local.sh", ["local", "quickstart", "steps=20"]),
         ("local-seeds.sh", ["local", "quickstart", "--seeds", "1,3-5"]),
     ],
@@ -104,6 +111,21 @@ def test_the_ray_job_resumes_what_is_on_the_volume() -> None:
     begin = "set -- train spiral_qwen3_4b steps=100 run.dir=/runs"
     assert script.startswith("if [ -e /runs/spiral_qwen3_4b/config.yaml ]; then set -- resume /runs/spiral_qwen3_4b;")
     assert f"else {begin}; fi; exec spiral" in script
+
+
+@pytest.mark.parametrize("arguments", RAY_UP)
+def test_a_cluster_file_is_what_ray_up_takes(arguments: list[str]) -> None:
+    """By the schema and the checks of the installed Ray."""
+    text = shown("ray-up", *arguments)
+    cluster = yaml.safe_load(text)
+    validate_config(prepare_config(cluster))
+    with pytest.raises(ValidationError):
+        validate_config(prepare_config(cluster) | {"head_node": {"InstanceTyp": "x"}, "worker_adress": "x"})
+    assert not [secret for secret in SECRETS.values() if secret in text]
+
+
+def test_a_cluster_file_needs_machines() -> None:
+    assert "name the machines with --hosts, or a region" in refused("ray-up", "smoke")
 
 
 @pytest.mark.parametrize(
