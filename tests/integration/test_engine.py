@@ -98,7 +98,7 @@ def test_weights_change_under_requests_in_flight(
         learner = Learner(config, model_dir)
         shared = tuple(5 + i % 20 for i in range(100))  # a prefix of several cache blocks
         with torch.no_grad():  # rarely sampling the end of an answer keeps requests in flight
-            learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
+            learner._model.lm_head.weight[AutoTokenizer.from_pretrained(model_dir).eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
         async with running(config, model_dir, in_process=in_process) as sampler:
             engine = sampler.engine
@@ -187,19 +187,20 @@ def test_figures_count_what_was_sampled(smoke_config: Config, model_dir: Path, i
 
 @DRIVERS
 def test_a_stop_string_ends_a_completion(smoke_config: Config, model_dir: Path, in_process: bool) -> None:
-    """The tokens up to the one that completes it are returned, with their log-probabilities."""
-    config = changed(smoke_config, rollout={"max_tokens": 200, "stop": ["e"]})
+    """The tokens up to the one that completes it are returned: without it, the end of the sequence would follow."""
+    config = changed(smoke_config, rollout={"stop": ["]"]})
+    end = AutoTokenizer.from_pretrained(model_dir).eos_token_id
 
     async def check() -> None:
         async with running(config, model_dir, in_process=in_process) as sampler:
-            completions = await asyncio.gather(*(sampler.engine.sample(tokens(range(5, 45))) for _ in range(8)))
-            stopped = [
-                c for c in completions if c.finish_reason == "stop" and "e" in sampler.prompter.read(c.token_ids)[0]
-            ]
-            assert stopped
+            turns = [turn for episode in await play_all(sampler, matches(32)) for turn in episode.turns]
+            stopped = [turn.completion for turn in turns if turn.completion and turn.text.endswith("]")]
+            assert len(stopped) > 10
             for completion in stopped:
+                assert completion.finish_reason == "stop"
+                assert end not in completion.token_ids
                 assert len(completion.logprobs) == len(completion.token_ids)
-                assert "e" not in sampler.prompter.read(completion.token_ids[:-1])[0]
+                assert "]" not in sampler.prompter.read(completion.token_ids[:-1])[0]
 
     asyncio.run(check())
 
@@ -286,7 +287,7 @@ def test_an_adapter_changes_under_requests_in_flight(
         config = changed(smoke_config, rollout={"max_tokens": 200}, learner=LORA, weights={"dir": tmp_path})
         learner = Learner(config, model_dir)
         with torch.no_grad():  # rarely sampling the end of an answer keeps requests in flight
-            learner._model.lm_head.weight[learner._tokenizer.eos_token_id] = 0
+            learner._model.lm_head.weight[AutoTokenizer.from_pretrained(model_dir).eos_token_id] = 0
             learner._model.lm_head.weight.mul_(0.1)
         prompt = tuple(5 + i % 20 for i in range(100))
         base = tmp_path / "base"
