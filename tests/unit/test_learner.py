@@ -192,6 +192,8 @@ def test_a_checkpoint_is_a_hugging_face_model(model_dir: Path, tmp_path: Path) -
     one = learner(model_dir)
     one.step(1, 0, episodes(1))
     directory = save(one, tmp_path)
+    files = {path.name for path in directory.glob("*.safetensors")}
+    assert files == {"model.safetensors"}, "vLLM loads all files of tensors that it finds here"
     assert largest_difference(LlamaForCausalLM.from_pretrained(directory).state_dict(), weights(one)) == 0.0
 
 
@@ -308,7 +310,7 @@ def test_only_adapters_are_trained_and_checkpointed(model_dir: Path, tmp_path: P
     directory = save(one, tmp_path)
     assert {path.name for path in directory.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     assert not list(directory.glob("model*.safetensors"))
-    moments = load_file(directory / "optimizer.safetensors")
+    moments = load_file(directory / "optimizer" / "optimizer.safetensors")
     assert len(moments) == 2 * len(load_file(directory / "adapter_model.safetensors")) == 56
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: directories from which a run can be resumed, each one complete or absent.
 
 `step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it) or the LoRA
-adapter as a peft one, AdamW's moments in one file per rank, the learner's other state, the config, `state.json` (step,
-policy version, schedule, state of the sinks) and `files.json` (size and SHA-256 of each other file, to detect damage).
-Without `state.json` it is not a checkpoint.
+adapter as a peft one, AdamW's moments in `optimizer/`, one file per rank, the learner's other state, the config,
+`state.json` (step, policy version, schedule, state of the sinks) and `files.json` (size and SHA-256 of each other file,
+to detect damage). Without `state.json` it is not a checkpoint.
 """
 
 import hashlib

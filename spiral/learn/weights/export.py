@@ -16,7 +16,7 @@ from spiral.learn.weights.checkpoint import (
 from spiral.storage.atomic import atomic_directory
 
 ADAPTER_CONFIG = "adapter_config.json"  # a directory with this peft file holds a LoRA adapter
-LEFT_OUT = (LEARNER, f"{OPTIMIZER}*", REFERENCE, FILES, STATE)
+LEFT_OUT = (LEARNER, OPTIMIZER, REFERENCE, FILES, STATE)
 """What only a resumed run needs. `config.yaml` stays: the model answers in the prompt and answer format it names."""
 
 

@@ -128,7 +128,9 @@ class Saver:
                 f"checkpoint {directory} was written by an earlier version of SPIRAL, which kept it in another form"
             )
         parts.optimizer.load_state_dict(shared)
-        read_rows(parts.tensors()[checkpoint.OPTIMIZER], TensorFiles(directory, checkpoint.OPTIMIZER))
+        read_rows(
+            parts.tensors()[checkpoint.OPTIMIZER], TensorFiles(directory / checkpoint.OPTIMIZER, checkpoint.OPTIMIZER)
+        )
         parts.estimator.load_state_dict(shared["advantage"])
         torch.set_rng_state(shared["torch_rng"])
 
@@ -181,7 +183,8 @@ class Saver:
     def _write_alone(self, directory: Path, rows: Mapping[str, Rows]) -> None:
         for part, held in rows.items():
             if part == checkpoint.OPTIMIZER:
-                write_rows(held, directory / f"{part}.safetensors")
+                (directory / part).mkdir()  # vLLM loads all files of tensors beside config.json
+                write_rows(held, directory / part / f"{part}.safetensors")
             else:
                 num_bytes = {name: tensor.nbytes for name, (tensor, _) in held.items()}
                 self._write_model(part, directory, num_bytes, lambda name, held=held: held[name][0].cpu())  # type: ignore[misc]
@@ -191,8 +194,9 @@ class Saver:
         """Make whole tensors of the ranks' rows. AdamW's moments stay as they are."""
         for part in parts:
             if part == checkpoint.OPTIMIZER:
+                (directory / part).mkdir()
                 for file in folder.glob(f"{part}-*"):
-                    file.rename(directory / file.name)
+                    file.rename(directory / part / file.name)
             else:
                 files = TensorFiles(folder, part)
                 self._write_model(part, directory, files.num_bytes, files.whole)
