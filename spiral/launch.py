@@ -14,10 +14,10 @@ from jinja2 import Environment, StrictUndefined
 
 from spiral.config import Config, UserError, load_config
 
-PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:,/-]*")
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:,/@-]*")
 SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 SIGNAL_MARGIN_S = 60
-"""Slurm sends a signal up to a minute before the time it was asked for, so the limit is at least that far away."""
+"""Time from the end of a run's grace period to Slurm's time limit, for Ray to end and the job to be requeued."""
 
 
 def render(template: str, values: dict[str, Any]) -> str:
@@ -115,7 +115,7 @@ def check_plain(**options: str | None) -> None:
     """Raise UserError for a value that would not stay one word in the file."""
     for name, value in options.items():
         if value is not None and not PLAIN.fullmatch(value):
-            raise UserError(f"--{name.replace('_', '-')} {value!r}: expected letters, digits and . _ : , / - only")
+            raise UserError(f"--{name.replace('_', '-')} {value!r}: expected letters, digits and . _ : , / @ - only")
 
 
 def submit(command: Sequence[str], text: str | None = None) -> int:

@@ -1,5 +1,6 @@
 """`spiral launch`: run on a cluster, through the scheduler that is there."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -62,11 +63,9 @@ def slurm(
         "own_address": f'{addresses} | tr " " "\\n" | grep -m 1 "[.]"',
     }
     text = render("slurm.sbatch", values)
-    if dry_run:
-        typer.echo(text, nl=False)
-        return
-    loaded.run.dir.mkdir(parents=True, exist_ok=True)  # for the log
-    raise typer.Exit(submit(["sbatch"], text))
+    if not dry_run:
+        loaded.run.dir.mkdir(parents=True, exist_ok=True)  # for the log
+    _show_or(dry_run, text, lambda: submit(["sbatch"], text))
 
 
 @launch.command()
@@ -86,7 +85,7 @@ def kuberay(
     restart: RestartTimes = 3,
     dry_run: DryRun = False,
 ) -> None:
-    """Kubernetes with KubeRay: a RayJob, which is tried again until the run is done.
+    """Kubernetes with KubeRay: a RayJob, which is tried again when the run fails.
 
     The config is read in the container: name a packaged one, or a file of the image. Run directories are on the volume.
     """
@@ -106,10 +105,7 @@ def kuberay(
         "secret": secret,
     }
     text = render("rayjob.yaml", values)
-    if dry_run:
-        typer.echo(text, nl=False)
-        return
-    raise typer.Exit(submit(["kubectl", "create", "-f", "-"], text))
+    _show_or(dry_run, text, lambda: submit(["kubectl", "create", "-f", "-"], text))
 
 
 @launch.command(name="ray-up")
@@ -132,7 +128,8 @@ def ray_up(
 ) -> None:
     """Machines over SSH, or AWS, with Ray's cluster launcher: starts the cluster, and the run on its head in tmux.
 
-    The cluster stays when the run is done: end it with `ray down FILE`.
+    The config is read on the head: name a packaged one, or a file that is there. The cluster goes on when the run is
+    done: end it with `ray down FILE`.
     """
     from spiral.launch import check_gpus, check_plain, ray_up_values, render, start_ray_cluster
 
@@ -147,10 +144,7 @@ def ray_up(
         "shared_memory": shared_memory,
     }
     text = render("ray-up.yaml", values)
-    if dry_run:
-        typer.echo(text, nl=False)
-        return
-    raise typer.Exit(start_ray_cluster(text, values["file"], values["command"]))
+    _show_or(dry_run, text, lambda: start_ray_cluster(text, values["file"], values["command"]))
 
 
 @launch.command()
@@ -168,7 +162,12 @@ def local(
     ranges = [part.split("-") for part in values["seeds"].split(",") if part]
     numbers = [str(n) for first, *last in ranges for n in range(int(first), int((last or [first])[0]) + 1)]
     text = render("local.sh", values | {"seed_list": " ".join(numbers)})
+    _show_or(dry_run, text, lambda: submit(["bash", "-c", text]))
+
+
+def _show_or(dry_run: bool, text: str, submit: Callable[[], int]) -> None:
+    """Print the rendered file; or submit it, and exit with the exit code of that."""
     if dry_run:
         typer.echo(text, nl=False)
-        return
-    raise typer.Exit(submit(["bash", "-c", text]))
+    else:
+        raise typer.Exit(submit())

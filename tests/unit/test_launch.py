@@ -164,6 +164,27 @@ def test_options_that_would_add_to_the_file_are_refused(option: str, value: str)
     assert "expected letters, digits" in refused("slurm", "smoke", option, value)
 
 
+@pytest.mark.parametrize("options", [[], ["--interface", "ib0"]])
+def test_the_command_for_a_nodes_address_survives_the_shell(options: list[str]) -> None:
+    lines = shown("slurm", "smoke", *options).splitlines()
+    (assignment,) = [line for line in lines if line.startswith("own_address=")]
+    script = f'{assignment}; bash -n -c "$own_address" && printf %s "$own_address"'
+    command = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout
+    begin = "ip -4 -o addr show dev ib0 | awk '{print $4}' | cut -d/ -f1" if options else "hostname -I"
+    assert command == begin + ' | tr " " "\\n" | grep -m 1 "[.]"'
+
+
+def test_directives_with_spaces_are_quoted() -> None:
+    lines = shown("slurm", "smoke", "run.name=two words").splitlines()
+    assert "#SBATCH --job-name='spiral-two words'" in lines
+    assert "#SBATCH --output='/shared/work/runs/two words-%j.log'" in lines
+
+
+def test_an_image_may_be_named_by_its_digest() -> None:
+    image = "registry.example/spiral@sha256:" + "0" * 64
+    assert f'image: "{image}"' in shown("kuberay", "smoke", "--image", image)
+
+
 def test_seeds_that_are_no_numbers_are_refused() -> None:
     assert "--seeds 'all': expected numbers and ranges" in refused("slurm", "smoke", "--seeds", "all")
 
