@@ -44,16 +44,18 @@ class Slurm:
         self.nodes = nodes
         self.directory = directory
 
-    def run(self, *command: str, node: int = 1) -> str:
-        """The output of a command that must succeed."""
-        process = self.start(node, *command)
+    def run(self, *command: str) -> str:
+        """The output of a command that must succeed, on node 1."""
+        process = self.start(1, *command)
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
         return out
 
-    def start(self, node: int, *command: str, **environment: str) -> "subprocess.Popen[str]":
-        settings = {"SLURM_CONF": str(self.directory / "slurm.conf"), **environment}
-        return self.nodes.start_writing(subprocess.PIPE, node, *command, directory=str(self.directory), **settings)
+    def start(self, node: int, *command: str) -> "subprocess.Popen[str]":
+        """Start a command on a node, in `directory`."""
+        config = str(self.directory / "slurm.conf")
+        directory = str(self.directory)
+        return self.nodes.start_writing(subprocess.PIPE, node, *command, directory=directory, SLURM_CONF=config)
 
     def job(self, number: str) -> dict[str, str]:
         """What Slurm says of a job, such as JobState and Restarts."""

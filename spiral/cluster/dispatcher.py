@@ -1,6 +1,6 @@
 """The dispatcher: which generator plays which match, and how many matches may have been started.
 
-Pure bookkeeping, without Ray. Matches are dealt one by one to the generator with the least load, and stay there. Two
+Pure bookkeeping, without Ray. Matches are dealt one by one to the generator with the fewest, and stay there. Two
 kinds are dealt: those of an evaluation first, and those that the learner trains on, as many as staleness permits.
 
 **Staleness.** Let B episodes be trained on per step, and let step u + 1 train with policy version u. With max_staleness
@@ -9,6 +9,11 @@ by step s + K + 1: before that step takes its batch, it waits for those still ru
 oldest first. At most (u + 1) * B matches were started at versions up to u - K, and u * B are trained on already, so
 those that are due always fit into one batch: no episode is ever too old, none is thrown away for its age, and a long
 match delays the learner only when its K steps are over.
+
+**Freshness.** Starting all that K permits would make every episode K versions old wherever play is faster than
+learning. So at version u only as many matches are started as steps u + 1 and u + 2 still need, as if K were 1: one
+batch is played while another is trained on. Running matches that were started at earlier versions are not counted,
+because they may be long: a larger K keeps the other seats filled until they end.
 """
 
 import heapq
@@ -197,7 +202,7 @@ class Dispatcher:
         )
 
     def _stop(self, ticket: int) -> int:
-        """A match runs no longer. Returns the version at its start: of training matches; else the current one."""
+        """Remove a match from the running ones. Returns the version at its start; for an evaluation the current one."""
         version = self._running.pop(ticket, None)
         if version is None:
             return self.version

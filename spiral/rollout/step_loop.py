@@ -65,6 +65,7 @@ class StepLoop:
         try:
             return await ended
         except asyncio.CancelledError:
+            self._resets.pop(number, None)
             if self._requests.pop(number, None) is not None:
                 self._engine.abort_request([number])
             raise

@@ -86,6 +86,7 @@ class Optimizer:
 
         Hyperparameters, including the learning rate, remain those of the config.
         """
+        self._adamw.state.clear()
         for weight, num_updates in zip(self._weights, state["updates"], strict=True):
             if num_updates:
                 moments = {name: torch.zeros_like(weight, requires_grad=False) for name in MOMENTS}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedTokenizerBase
 
 from spiral.config import Config, UserError, dump
@@ -72,7 +73,7 @@ class Saver:
     checkpoint of them; so the run directory must be on a filesystem that all ranks share.
     """
 
-    def __init__(self, config: Config, rank: Rank, mesh: Any, parts: LearnerParts) -> None:
+    def __init__(self, config: Config, rank: Rank, mesh: DeviceMesh | None, parts: LearnerParts) -> None:
         self._config = config
         self._rank = rank
         self._mesh = mesh
@@ -96,8 +97,10 @@ class Saver:
         rows = {part: held_rows(tensors) for part, tensors in self._parts.tensors().items()}
         shared = self._parts.shared()
         self._written.clear()
-        write = self._write_rows if self._rank.index else self._write_checkpoint
-        self._writer.begin(partial(write, folder, rows, shared, run_dir, state))
+        if self._rank.index == 0:
+            self._writer.begin(partial(self._write_checkpoint, folder, rows, shared, run_dir, state))
+        else:
+            self._writer.begin(partial(self._write_rows, folder, rows))
 
     def wait_until_written(self) -> None:
         """Wait until the thread needs this rank's tensors no longer."""
@@ -136,7 +139,7 @@ class Saver:
 
     # --- in the thread
 
-    def _write_rows(self, folder: Path, rows: Mapping[str, Rows], *_: object) -> None:
+    def _write_rows(self, folder: Path, rows: Mapping[str, Rows]) -> None:
         """Write this rank's rows, and then a file that says so, or why they could not be written."""
         report, outcome = folder / f"rank_{self._rank.index}", "failed"
         try:
