@@ -85,7 +85,7 @@ def test_a_tied_tensor_is_published_once(tied_dir: Path, model_dir: Path) -> Non
 def test_weights_are_published_in_files_of_limited_size(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, file_bytes: int
 ) -> None:
-    monkeypatch.setattr("spiral.learn.weights.publisher.FILE_BYTES", file_bytes)
+    monkeypatch.setattr("spiral.learn.weights.publisher.GATHERED_BYTES", file_bytes)
     one = learner(model_dir)
     tensors, expected = published(one), LlamaForCausalLM.from_pretrained(model_dir).state_dict()
     assert tensors.keys() == expected.keys()

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from spiral.learn.model.sharding import local_rows, untied
 
 FIRST_ROWS = "first_rows"
+GATHERED_BYTES = 2**27
+"""Size of files with tensors that are made whole for them: the rank that writes them holds those of one at a time."""
 
 
 class TensorFiles:
@@ -39,15 +41,23 @@ class TensorFiles:
 
     def rows(self, name: str, first: int, count: int) -> torch.Tensor:
         """The rows of a tensor from number `first` on. Raises ValueError if the files do not hold them all."""
-        parts = []
+        rows: torch.Tensor | None = None
+        num_read = 0
         for begin, num, path in sorted(self._pieces[name]):
             low, high = max(first, begin), min(first + count, begin + num)
-            if low < high:
-                with safe_open(path, "pt") as file:
-                    parts.append(file.get_slice(name)[low - begin : high - begin])
-        if sum(len(part) for part in parts) != count:
+            if low >= high:
+                continue
+            with safe_open(path, "pt") as file:
+                piece: torch.Tensor = file.get_slice(name)[low - begin : high - begin]
+            if len(piece) == count:
+                return piece
+            if rows is None:  # one piece at a time is held beside the whole, not all of them
+                rows = piece.new_empty(count, *piece.shape[1:])
+            rows[low - first : high - first] = piece
+            num_read += len(piece)
+        if rows is None or num_read != count:
             raise ValueError(f"{self.directory} does not hold rows {first} to {first + count - 1} of {name}")
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return rows
 
     def whole(self, name: str) -> torch.Tensor:
         """All rows of a tensor."""
@@ -104,6 +114,7 @@ def write_whole(
         if directory is not None:
             save_file(tensors, directory / file, metadata={"format": "pt"})
             where |= dict.fromkeys(names, file)
+        del tensors  # before those of the next file are gathered
     if directory is not None and len(groups) > 1:
         index = {"metadata": {"total_size": sum(num_bytes.values())}, "weight_map": where}
         (directory / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=1))

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from spiral.config import Config
 from spiral.learn.model.parameters import Trainable
 from spiral.learn.model.sharding import gathered, untied
-from spiral.learn.model.tensor_files import write_whole
+from spiral.learn.model.tensor_files import GATHERED_BYTES, write_whole
 from spiral.learn.rank import Rank
 from spiral.storage.weight_files import read_files
 from spiral.storage.weight_store import WeightStore
@@ -18,10 +18,6 @@ from spiral.types import WeightsRef
 
 if TYPE_CHECKING:
     from spiral.storage.weight_files import Files
-
-
-FILE_BYTES = 2**27
-"""Size of the published files: rank 0 holds one file's tensors unsharded at a time."""
 
 
 class Publisher:
@@ -54,7 +50,7 @@ class Publisher:
             return gathered(weights[name], kind.published_dtype).cpu()
 
         def write(directory: Path | None) -> None:
-            write_whole(num_bytes, get, directory, kind.stem, most_bytes=None if kind.is_one_file else FILE_BYTES)
+            write_whole(num_bytes, get, directory, kind.stem, most_bytes=None if kind.is_one_file else GATHERED_BYTES)
 
         if self._rank.index != 0:
             write(None)

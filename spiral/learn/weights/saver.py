@@ -20,14 +20,22 @@ from spiral.learn.model.parameters import Trainable
 from spiral.learn.model.policy import Policy
 from spiral.learn.model.reference import Reference, ReferenceAdapter
 from spiral.learn.model.sharding import all_reduce, untied
-from spiral.learn.model.tensor_files import Rows, TensorFiles, held_rows, read_rows, write_rows, write_whole
+from spiral.learn.model.tensor_files import (
+    GATHERED_BYTES,
+    Rows,
+    TensorFiles,
+    held_rows,
+    read_rows,
+    write_rows,
+    write_whole,
+)
 from spiral.learn.rank import Rank
 from spiral.learn.weights import checkpoint
 from spiral.storage.atomic import atomic_file, full_disk_is_oserror
 from spiral.storage.background import BackgroundWriter
 
 FILE_BYTES = 2**31
-"""Size of a checkpoint's files of whole tensors."""
+"""Size of a checkpoint's files where all tensors are whole in memory."""
 POLL_S = 0.05
 
 
@@ -190,7 +198,7 @@ class Saver:
                 write_rows(held, directory / part / f"{part}.safetensors")
             else:
                 num_bytes = {name: tensor.nbytes for name, (tensor, _) in held.items()}
-                self._write_model(part, directory, num_bytes, lambda name, held=held: held[name][0].cpu())  # type: ignore[misc]
+                self._write_model(part, directory, num_bytes, lambda name, held=held: held[name][0].cpu(), FILE_BYTES)  # type: ignore[misc]
         self._written.set()
 
     def _collect(self, parts: Iterable[str], folder: Path, directory: Path) -> None:
@@ -202,18 +210,23 @@ class Saver:
                     file.rename(directory / part / file.name)
             else:
                 files = TensorFiles(folder, part)
-                self._write_model(part, directory, files.num_bytes, files.whole)
+                self._write_model(part, directory, files.num_bytes, files.whole, GATHERED_BYTES)
 
     def _write_model(
-        self, part: str, directory: Path, num_bytes: Mapping[str, int], get: Callable[[str], torch.Tensor]
+        self,
+        part: str,
+        directory: Path,
+        num_bytes: Mapping[str, int],
+        get: Callable[[str], torch.Tensor],
+        file_bytes: int,
     ) -> None:
-        """Write the policy, or the reference in a directory of its own."""
+        """Write the policy, or the reference in a directory of its own, to files of about `file_bytes`."""
         kind = self._parts.trainable
         if part == checkpoint.REFERENCE:
             directory /= part
             directory.mkdir()
         kind.write_config(self._parts.policy.model, directory)
-        write_whole(num_bytes, get, directory, kind.stem, most_bytes=None if kind.is_one_file else FILE_BYTES)
+        write_whole(num_bytes, get, directory, kind.stem, most_bytes=None if kind.is_one_file else file_bytes)
 
     def _wait_for_ranks(self, folder: Path) -> None:
         deadline_s = time.monotonic() + self._config.learner.timeout_s
