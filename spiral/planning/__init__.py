@@ -1,0 +1,1 @@
+"""`spiral plan`: what a run needs, computed before it is started."""
