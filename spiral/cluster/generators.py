@@ -157,14 +157,8 @@ class Generators:
         if member.is_exchanging:
             return
         member.is_exchanging, member.since_s = True, time.monotonic()
-        references = member.host.aside("exchange", list(deals), POLL_S, self._linger_s(), num_returns=3)
+        references = member.host.aside("exchange", list(deals), POLL_S, linger_s(len(self.members)), num_returns=3)
         self.watch(member, references[0], "play", lambda report: self._reported(member, report, references[1:]))
-
-    def _linger_s(self) -> tuple[float, float]:
-        """How long a generator gathers matches that have ended before it reports them: without and with a reserve."""
-        least, most = LINGER_S
-        short, long = (min(most, max(least, len(self.members) / rate)) for rate in REPORTS_PER_S)
-        return short, long
 
     def _reported(self, member: Member, report: Report, episodes: Sequence[Any]) -> None:
         member.is_exchanging, member.figures = False, report.figures
@@ -238,7 +232,7 @@ class Generators:
         """Replace generators that do not answer, and start missing ones where there is room."""
         cfg, now = self._config.generators, time.monotonic()
         limits = {"start": cfg.start_timeout_s, "load": self._config.weights.timeout_s}
-        report_s = cfg.hang_timeout_s + POLL_S + self._linger_s()[1]
+        report_s = cfg.hang_timeout_s + POLL_S + linger_s(len(self.members))[1]
         for member in list(self.members.values()):
             limit_s = limits.get(member.state, report_s)
             if now - member.since_s > limit_s and not self._is_starting:
@@ -310,6 +304,13 @@ class Generators:
         """End the generators and their engines."""
         end_hosts(self.hosts())
         self.members.clear()
+
+
+def linger_s(num_generators: int) -> tuple[float, float]:
+    """How long a generator gathers matches that have ended before it reports them: without and with a reserve."""
+    least, most = LINGER_S
+    short, long = (min(most, max(least, num_generators / rate)) for rate in REPORTS_PER_S)
+    return short, long
 
 
 def _forget(loading: dict[str, Member], name: str, _: Any) -> None:

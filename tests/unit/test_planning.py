@@ -9,7 +9,7 @@ from spiral.cli.main import app
 from spiral.config import Config, UserError, load_config
 from spiral.models.shape import ModelShape
 from spiral.planning.memory import GIB, generator_memory, learner_memory, problems
-from spiral.planning.report import gpu_memory, report
+from spiral.planning.report import gpu_memory, report_memory
 
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -116,7 +116,7 @@ def test_gpus_are_known_by_name_or_by_their_memory() -> None:
 
 def test_a_run_on_the_cpu_is_compared_with_this_machine() -> None:
     console = Console(record=True, width=120)
-    assert report(load_config("smoke", []), "h100", console)
+    assert report_memory(load_config("smoke", []), "h100", console)
     said = console.export_text()
     assert "learner rank x 1" in said
     assert "this machine has" in said
