@@ -28,7 +28,9 @@ def config(**keys: object) -> Config:
     for key, value in keys.items():
         section, _, name = key.partition("__")
         tree[section][name] = value
-    return Config.model_validate({"steps": 8, "model": {"name": "builtin/tiny"}, "games": [{"id": GAME}], **tree})
+    return Config.model_validate(
+        {"steps": 8, "model": {"name": "builtin/tiny", "warmup_steps": 1}, "games": [{"id": GAME}], **tree}
+    )
 
 
 def test_an_engine_takes_longer_per_token_with_more_sequences() -> None:
