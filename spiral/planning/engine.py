@@ -49,7 +49,8 @@ class SimulatedEngine:
         """End the sequences that have ended by `now`."""
         self._advance(now)
         ended = []
-        while self._running and self._running[0][0] <= self._steps + 1e-9:
+        least_s = 1e-9 * (1.0 + now)  # shorter times are lost in the rounding of `now`
+        while self._running and (self._running[0][0] - self._steps) * self._step_s() <= least_s:
             ended.append(heapq.heappop(self._running)[2])
         self._fill()
         for done in ended:
