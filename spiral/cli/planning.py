@@ -27,8 +27,9 @@ def plan(
 ) -> None:
     """Show whether a run fits its GPUs, and with --calibrate how fast it will be. Exit code 1 if it does not fit.
 
-    Nothing is started, and of a hub model only its configuration is downloaded. Times are those of a simulation that
-    deals matches like a run, with the lengths of the recorded matches and the speeds of engine and learner in RUN_DIR.
+    No run is started. Of a hub model only the configuration is downloaded; a built-in model is built first. Times are
+    those of a simulation that deals matches like a run, with the lengths of the recorded matches and the speeds of
+    engine and learner in RUN_DIR.
     """
     from spiral.config import UserError, load_config
     from spiral.planning.report import report_memory, report_times

@@ -33,12 +33,11 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Config) -> "ModelShape":
-        """The sizes of `config.model`. Builds the model without memory for its weights. Raises UserError."""
-        import torch
+        """The shape of `config.model`. Builds the model without memory for its weights. Raises UserError."""
         from accelerate import init_empty_weights  # type: ignore[import-untyped]
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        directory = model_config_dir(config)
+        directory = _config_dir(config)
         try:
             settings: Any = AutoConfig.from_pretrained(directory)
             with init_empty_weights():
@@ -46,13 +45,22 @@ class ModelShape:
         except (OSError, ValueError) as error:
             raise UserError(f"model {config.model.name!r}: {' '.join(str(error).split())[:200]}") from error
         model.tie_weights()
+        try:
+            return cls._measured(model, settings, config.learner.lora_targets)
+        except AttributeError as error:
+            raise UserError(f"model {config.model.name!r}: its layers are not built like Llama's: {error}") from error
+
+    @classmethod
+    def _measured(cls, model: Any, settings: Any, lora_targets: tuple[str, ...]) -> "ModelShape":
+        import torch
+
         layers = model.get_decoder().layers
         attention = layers[0].self_attn
         ends = {id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}
         targets = [
             part
             for name, part in model.named_modules()
-            if isinstance(part, torch.nn.Linear) and name.rpartition(".")[2] in config.learner.lora_targets
+            if isinstance(part, torch.nn.Linear) and name.rpartition(".")[2] in lora_targets
         ]
         return cls(
             weights=sum(weight.numel() for weight in model.parameters()),
@@ -70,7 +78,7 @@ class ModelShape:
         )
 
 
-def model_config_dir(config: Config) -> Path:
+def _config_dir(config: Config) -> Path:
     """A directory with the model's config.json. Of a hub model nothing else is downloaded."""
     check_available(config.model.name)
     if config.model.name.startswith("builtin/") or Path(config.model.name).exists():

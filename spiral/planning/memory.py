@@ -111,7 +111,8 @@ def generator_memory(config: Config, shape: ModelShape, gpu_gib: float | None) -
     items["KV cache"] = cache
     per_token = 2 * shape.num_layers * shape.keys * element / min(share, shape.num_key_heads)
     sequences = max(0.0, cache) / per_token / generators.max_model_len
-    return Process("generator", generators.count * share, items, sequences)
+    kind = "generator" if share == 1 else "GPU of a generator"
+    return Process(kind, generators.count * share, items, sequences)
 
 
 def problems(config: Config, learner: Process, generator: Process, gpu_gib: float | None) -> list[str]:

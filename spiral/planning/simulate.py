@@ -8,6 +8,7 @@ Left out: evaluation, checkpoints, faults, the first load of the weights, and KV
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -69,7 +70,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._generators = {
-            f"generator_{i}": _Generator(self, f"generator_{i}") for i in range(config.generators.count)
+            f"generator_{i}": _Generator(self, f"generator_{i}", config) for i in range(config.generators.count)
         }
         for name, generator in self._generators.items():
             self.dispatcher.join(name, generator.room())
@@ -87,9 +88,10 @@ class Simulation:
             tokens = sum(turn.prompt + turn.completion for turn in turns) / self._config.learner.ranks
             learn_s = self.speeds.learn_s + self.speeds.token_s * tokens
             ages = [self.dispatcher.version - version for one in played for version in one.versions]
-            self._pass(learn_s + self.speeds.sync_s)
+            self._pass(learn_s)
             for generator in self._generators.values():
                 generator.engine.load(self.now)
+            self._pass(self.speeds.sync_s)
             self.dispatcher.version += 1
             self.deal()
             self._pass(self.speeds.rest_s)
@@ -156,16 +158,16 @@ class Simulation:
 class _Generator:
     """Plays the matches dealt to it, as `spiral.rollout.generator` does."""
 
-    def __init__(self, run: Simulation, name: str) -> None:
-        seats = run._config.generators.max_num_seqs
+    def __init__(self, run: Simulation, name: str, config: Config) -> None:
+        seats = config.generators.max_num_seqs
         self.engine = SimulatedEngine(run.speeds, seats)
         self._run = run
         self._name = name
         self._concurrency = Concurrency(seats)
-        self._waiting: list[Deal] = []
+        self._waiting: deque[Deal] = deque()
         self._num_playing = 0
         self._ended: list[_Played] = []
-        self._linger_s = linger_s(run._config.generators.count)
+        self._linger_s = linger_s(config.generators.count)
 
     def room(self) -> int:
         return self._concurrency.update(self.engine.figures(), self._num_playing, self._run.now)
@@ -177,7 +179,7 @@ class _Generator:
     def _begin(self) -> None:
         while self._waiting and self._num_playing < self._concurrency.limit:
             self._num_playing += 1
-            self._play(_Played(self._waiting.pop(0), self._run.now), 0)
+            self._play(_Played(self._waiting.popleft(), self._run.now), 0)
 
     def _play(self, one: _Played, number: int) -> None:
         """Play the turns of a match from `number` on."""

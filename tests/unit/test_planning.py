@@ -129,3 +129,9 @@ def test_the_exit_code_says_whether_it_fits(qwen3_4b: str) -> None:
     result = run(app, ["plan", "spiral_qwen3_4b", qwen3_4b, "--gpu", "24"])
     assert result.exit_code == 1
     assert "does not fit: a rank of the learner needs" in result.output
+
+
+def test_a_model_with_other_layers_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}))
+    with pytest.raises(UserError, match="its layers are not built like Llama's"):
+        ModelShape.of(paper(f"model.name={tmp_path}"))
