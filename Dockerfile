@@ -6,7 +6,7 @@
 # `make venv` installs the versions of requirements/. PyTorch's and vLLM's wheels bring CUDA with them; the host needs
 # NVIDIA's driver and container toolkit.
 FROM python:3.11-slim-bookworm AS base
-# gcc, g++: vLLM on a CPU, and Triton on a GPU, compile when an engine starts. numactl: vLLM on a CPU. wget: KubeRay's health
+# gcc, g++: vLLM on a CPU, and Triton on a GPU, compile when an engine starts. libnuma1: vLLM on a CPU. wget: KubeRay's health
 # checks. rsync, ssh and procps: Ray's cluster launcher.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc g++ libnuma1 make openssh-client procps rsync wget \
