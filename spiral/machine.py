@@ -19,6 +19,14 @@ def cache_dir() -> Path:
     return Path(base).expanduser()
 
 
+def existing_parent(path: Path) -> Path:
+    """`path`, made absolute, or the nearest of its parents that exists on this machine."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def num_gpus() -> int:
     """NVIDIA GPUs that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

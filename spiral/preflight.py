@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Callable
 
 from spiral import models
 from spiral.config import Config, UserError
 from spiral.evaluation.evaluator import exact_games
 from spiral.game import Game, make, scripted
-from spiral.machine import num_gpus, packages_that_break_vllm
+from spiral.machine import existing_parent, num_gpus, packages_that_break_vllm
 from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
 from spiral.rollout.answers import asks_for_reasoning
@@ -24,15 +25,8 @@ def check(config: Config, *, new_run: bool) -> None:
             "or pick another name: run.name=NAME"
         )
     check_installation()
-    check_games(config)
-    _check_plugins(config)
-    if exact_games(config) and asks_for_reasoning(config.rollout.answer_format):
-        raise UserError(
-            f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
-            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
-        )
-    if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
-        raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")
+    for check_part in CONFIG_CHECKS.values():
+        check_part(config)
     check_gpus(config, with_learner=True)
     models.check_available(config.model.name)
     _check_disk(config)
@@ -96,20 +90,49 @@ def _check_plugins(config: Config) -> None:
             raise UserError(str(error)) from error
 
 
-def _check_disk(config: Config) -> None:
-    """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside.
+def _check_lengths(config: Config) -> None:
+    if exact_games(config) and asks_for_reasoning(config.rollout.answer_format):
+        raise UserError(
+            f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
+            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
+        )
+    if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
+        raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")
 
-    Several ranks write the rows of weights and reference before whole tensors are made of them.
+
+CONFIG_CHECKS: dict[str, Callable[[Config], None]] = {
+    "games": check_games,
+    "plug-ins": _check_plugins,
+    "answers and context": _check_lengths,
+}
+"""Checks of the config that need no more of a machine than its installation. Each raises UserError."""
+
+
+def trained_bytes(config: Config) -> int:
+    """Bytes of what is trained, in float32: the model, or its adapters. 0 if it is too little to matter.
+
+    Raises UserError if the model's size cannot be found out.
+    """
+    weights = models.float32_bytes(config.model)
+    if config.learner.lora_rank:  # beside a square matrix of 1,024 rows, adapters of rank r have r / 512 of its weights
+        return weights * config.learner.lora_rank // 512
+    return weights
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """Disk space for a run's checkpoints. Raises UserError if the model's size cannot be found out.
+
+    A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside. Several
+    ranks write the rows of weights and reference before whole tensors are made of them.
     """
     num_models = 1 + (config.learner.kl_coef > 0)
-    trained = models.float32_bytes(config.model)
-    if config.learner.lora_rank:  # beside a square matrix of 1,024 rows, adapters of rank r have r / 512 of its weights
-        trained = trained * config.learner.lora_rank // 512
     num_copies = (2 + num_models) * (config.checkpoint.keep_last + 1) + num_models * (config.learner.ranks > 1)
-    needed = trained * num_copies + GIB // 4
-    parent = config.run_dir.absolute()
-    while not parent.exists():
-        parent = parent.parent
+    return trained_bytes(config) * num_copies + GIB // 4
+
+
+def _check_disk(config: Config) -> None:
+    needed = checkpoint_bytes(config)
+    parent = existing_parent(config.run_dir)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"run.dir: {parent} is not writable")
     free = shutil.disk_usage(parent).free

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from spiral.cli import evaluate, games, launch, planning, runs, training
+from spiral.cli import doctor, evaluate, games, launch, planning, runs, training
 from spiral.cli.supervisor import RESUME_ME
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
@@ -23,7 +23,7 @@ app.command(name="eval")(evaluate.evaluate)
 app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)
-app.command()(training.doctor)
+app.command()(doctor.doctor)
 app.command()(planning.plan)
 app.add_typer(launch.launch, name="launch")
 app.add_typer(games.games, name="games")

@@ -1,4 +1,4 @@
-"""`spiral train`, `spiral resume` and `spiral doctor`."""
+"""`spiral train` and `spiral resume`."""
 
 import signal
 from collections.abc import Callable
@@ -74,13 +74,6 @@ def resume(run_dir: RunDir, overrides: Overrides = None, restart: Restart = 0, n
     from spiral import api
 
     _until_stopped(lambda stop: api.resume(run_dir, overrides or [], stop=stop))
-
-
-def doctor() -> None:
-    """Check what this machine has, and what a run needs."""
-    from spiral.doctor import report
-
-    raise typer.Exit(0 if report() else 1)
 
 
 def _wait_for(nodes: int) -> None:

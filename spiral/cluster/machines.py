@@ -14,6 +14,15 @@ from spiral.cluster.placement import Node, Seat
 from spiral.config import Config
 
 
+def shipped_modules(config: Config) -> Shipped | None:
+    """The plug-ins of a run that are files of the driver's disk, for other machines; None if it has none."""
+    modules = plugin_modules(config)
+    if not modules:
+        return None
+    package = pack_modules(modules)
+    return Shipped("", package.fingerprint, (ray.put(package),))
+
+
 class Machines:
     """Starts hosts on machines. A machine needs no more of the driver's disk than what it is sent here.
 
@@ -35,9 +44,10 @@ class Machines:
         """The Ray id of the driver's machine."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def nodes(self) -> list[Node]:
+    @staticmethod
+    def nodes() -> list[Node]:
         """The machines that are alive, with what is free on them."""
-        free = available_resources_per_node()
+        free, ours = available_resources_per_node(), ray.get_runtime_context().get_node_id()
         return [
             Node(
                 id=node["NodeID"],
@@ -45,7 +55,7 @@ class Machines:
                 hostname=node["NodeManagerHostname"],
                 cpus=free.get(node["NodeID"], {}).get("CPU", 0.0),
                 gpus=free.get(node["NodeID"], {}).get("GPU", 0.0),
-                is_ours=node["NodeID"] == self.ours,
+                is_ours=node["NodeID"] == ours,
             )
             for node in ray.nodes()
             if node["Alive"]
@@ -77,10 +87,7 @@ class Machines:
             return
         model = pack_directory(self._model_dir)
         self._shipped_model = Shipped(str(self._model_dir), model.fingerprint, (ray.put(model),))
-        modules = plugin_modules(self._config)
-        if modules:
-            package = pack_modules(modules)
-            self._shipped_modules = Shipped("", package.fingerprint, (ray.put(package),))
+        self._shipped_modules = shipped_modules(self._config)
         self._was_packed = True
 
 

@@ -15,9 +15,8 @@ from spiral.config import Config, UserError
 from spiral.machine import cache_dir
 from spiral.plugins import load_plugin, registered
 from spiral.storage.atomic import full_disk_is_oserror
-from spiral.storage.weight_files import Files, checksum_of, read_files, write_files
+from spiral.storage.weight_files import Files, checksum_of, model_files, read_files, write_files
 
-MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
 INSTALLED = {"site-packages", "dist-packages"}
 OURS = {"spiral", "spiral_games", "spiral_configs", "__main__"}
 
@@ -85,8 +84,7 @@ def _package(files: Files) -> Package:
 
 
 def _model_files(path: Path) -> Files:
-    """The files at the top of a Hugging Face directory that the model, the adapter or the tokenizer may need."""
-    return read_files(path, [file.name for file in path.iterdir() if file.suffix in MODEL_SUFFIXES and file.is_file()])
+    return read_files(path, [file.name for file in model_files(path)])
 
 
 def _module_files(path: Path) -> Files:

@@ -120,6 +120,15 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
     return seats
 
 
+def less(nodes: Sequence[Node], seats: Sequence[Seat]) -> list[Node]:
+    """The machines without what actors in `seats` are about to reserve."""
+    remaining = []
+    for node in nodes:
+        here = [seat for seat in seats if seat.node.id == node.id]
+        remaining.append(node.less(sum(seat.cpus for seat in here), sum(seat.gpus for seat in here)))
+    return remaining
+
+
 def require_generators(config: Config, seats: Sequence[Seat], nodes: Sequence[Node]) -> None:
     """Raise UserError if fewer generators have a seat than the run needs at its start."""
     cfg = config.generators

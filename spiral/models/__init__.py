@@ -3,7 +3,7 @@
 from spiral.models.cache import cache_dir
 from spiral.models.names import SMOLLM2, TINY, TINY_CONTEXT
 from spiral.models.playable import PlayableModel, open_model
-from spiral.models.resolver import check_available, resolve
+from spiral.models.resolver import cached, check_available, resolve
 from spiral.models.size import float32_bytes
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "TINY_CONTEXT",
     "PlayableModel",
     "cache_dir",
+    "cached",
     "check_available",
     "float32_bytes",
     "open_model",

@@ -37,3 +37,15 @@ def resolve(config: Config, say: Callable[[str], None] = print) -> Path:
     if name == SMOLLM2:
         return smollm2.build(say)
     return Path(name) if Path(name).exists() else hub.download(name)
+
+
+def cached(config: Config) -> Path | None:
+    """The directory that `resolve` would return without building or downloading anything; None if it would have to.
+
+    Raises UserError for a game that the warm-up of builtin/tiny cannot play.
+    """
+    name = config.model.name
+    if name in (TINY, SMOLLM2):
+        directory = tiny.cached_at(config) if name == TINY else smollm2.cached_at()
+        return directory if directory.exists() else None
+    return Path(name) if Path(name).exists() else hub.cached(name)

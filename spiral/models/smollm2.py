@@ -32,4 +32,9 @@ def build(say: Callable[[str], None]) -> Path:
         )
         model.save_pretrained(directory)
 
-    return build_once(cache_dir() / "smollm2-135m-instruct", write)
+    return build_once(cached_at(), write)
+
+
+def cached_at() -> Path:
+    """The directory of the converted model in the model cache."""
+    return cache_dir() / "smollm2-135m-instruct"

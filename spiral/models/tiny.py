@@ -48,32 +48,37 @@ def build(config: Config, say: Callable[[str], None]) -> Path:
 
     Raises UserError for a game that does not list its legal actions.
     """
-    game_ids = [game.id for game in config.games]
-    answer_format, steps = config.rollout.answer_format, config.model.warmup_steps
-    messages = MessageBuilder.of(config.rollout)
-
-    def render(examples: list[warmup.Example]) -> list[tuple[list[Message], str]]:
-        """The messages and the answer of each example."""
-        return [
-            (messages.build(e.spec, e.observation, e.error), format_answer(e.action, answer_format)) for e in examples
-        ]
 
     def write(directory: Path) -> None:
         say(f"building {TINY}: a warm-up on random legal play, once")
         start_s = time.monotonic()
-        chats = render(warmup.random_play(game_ids, warmup.NUM_MATCHES))
+        chats = _chats(config, warmup.NUM_MATCHES)
         tokenizer = _train_tokenizer(chats)
         model = _new_model(tokenizer)
-        loss = warmup.imitate(model, Prompter(tokenizer, messages), chats, steps)
+        prompter = Prompter(tokenizer, MessageBuilder.of(config.rollout))
+        loss = warmup.imitate(model, prompter, chats, config.model.warmup_steps)
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         say(f"{TINY} is ready: warmed up on random legal play in {time.monotonic() - start_s:.0f} s, loss {loss:.3f}")
 
+    return build_once(cached_at(config), write)
+
+
+def cached_at(config: Config) -> Path:
+    """The directory of the model cache for the configured games and prompt. Raises UserError as `build` does."""
     # The cache key covers all that the result depends on; rendered play shows any change in a game's or prompt's text.
-    recipe = [asdict(_Architecture()), render(warmup.random_play(game_ids, 8)), answer_format, steps]
+    answer_format, steps = config.rollout.answer_format, config.model.warmup_steps
+    recipe = [asdict(_Architecture()), _chats(config, 8), answer_format, steps]
     recipe += [CHAT_TEMPLATE, PRETOKEN, warmup.NUM_MATCHES, warmup.BATCH_SIZE, warmup.LEARNING_RATE]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-    return build_once(cache_dir() / f"tiny-{key}", write)
+    return cache_dir() / f"tiny-{key}"
+
+
+def _chats(config: Config, num_matches: int) -> list[tuple[list[Message], str]]:
+    """The messages and the answer of each example of random legal play."""
+    messages, answer_format = MessageBuilder.of(config.rollout), config.rollout.answer_format
+    examples = warmup.random_play([game.id for game in config.games], num_matches)
+    return [(messages.build(e.spec, e.observation, e.error), format_answer(e.action, answer_format)) for e in examples]
 
 
 def _train_tokenizer(chats: list[tuple[list[Message], str]]) -> "PreTrainedTokenizerBase":

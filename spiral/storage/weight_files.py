@@ -20,6 +20,7 @@ Files = Mapping[str, "NDArray[np.uint8]"]
 """The content of files, by their path relative to a directory."""
 
 CHUNK = 2**26  # bytes
+MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
 
 
 def checksum(directory: Path) -> str:
@@ -55,6 +56,11 @@ def read_files(directory: Path, names: Iterable[str] | None = None) -> "dict[str
         is_empty = path.stat().st_size == 0
         files[name] = np.empty(0, np.uint8) if is_empty else np.asarray(np.memmap(path, np.uint8, mode="r"))
     return files
+
+
+def model_files(directory: Path) -> list[Path]:
+    """The files at the top of a Hugging Face directory that the model, the adapter or the tokenizer may need."""
+    return sorted(file for file in directory.iterdir() if file.suffix in MODEL_SUFFIXES and file.is_file())
 
 
 def write_files(files: Files, directory: Path, *, if_exists: Literal["replace", "keep"] = "replace") -> None:

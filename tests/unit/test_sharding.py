@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from spiral.learn.learner import Learner
-from spiral.learn.model.sharding import Rank, balance_by_length, interface_to, open_store, untied
+from spiral.learn.model.sharding import Rank, balance_by_length, open_store, untied
 from spiral.learn.model.tensor_files import TensorFiles, write_rows
+from spiral.network import interface_to
 from spiral.storage.episode_files import EpisodeFiles
 from tests import processes
 from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save

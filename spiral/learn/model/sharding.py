@@ -10,10 +10,8 @@ import ctypes
 import hashlib
 import heapq
 import os
-import socket
 from collections.abc import Mapping, Sequence
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -22,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from spiral.learn.rank import Rank
+from spiral.network import interface_to, listen
 
 M_MMAP_THRESHOLD = -3  # of mallopt, in malloc.h
 
@@ -31,7 +30,7 @@ def open_store(address: str) -> TCPStore:
 
     It listens at no other address, and closes when the returned object is deleted.
     """
-    with socket.create_server((address, 0), family=_family(address)) as server:
+    with listen(address) as server:
         port = server.getsockname()[1]
         descriptor = server.detach()  # the store closes it
     return TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
@@ -64,24 +63,6 @@ def _return_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**20)
-
-
-def interface_to(address: str) -> str:
-    """The name of this machine's network interface from which packets go to `address`; its owner, if it is ours.
-
-    (Gloo's own choice, the interface of the host name's address, is often one that other machines do not reach.)
-    """
-    with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))  # sends nothing: it makes the kernel choose the source address
-        ours = probe.getsockname()[0]
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(known.address.partition("%")[0] == ours for known in addresses):
-            return str(name)
-    raise OSError(f"no network interface has {ours}, from which this machine would reach {address}")
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def shard(
