@@ -7,7 +7,7 @@ import psutil  # type: ignore[import-untyped]
 
 
 def listen(address: str) -> socket.socket:
-    """Listen at a free port of `address`, and at no other address. Raises OSError if it is not one of this machine's."""
+    """Listen at a free port of `address`, and nowhere else. Raises OSError if the address is not this machine's."""
     return socket.create_server((address, 0), family=_family(address))
 
 

@@ -30,11 +30,7 @@ def check_cluster(
     if len(reports) > 1:
         yield from network(asked, places)
         yield from clocks(asked)
-        if (
-            config is not None
-            and config.learner.gpus
-            and (config.weights.transport == "nccl" or len(places.learner) > 1)
-        ):
+        if config is not None and uses_nccl(config, places):
             for report, facts in asked:
                 yield from socket_interfaces(report, facts)
 
@@ -88,7 +84,7 @@ def object_store(report: NodeReport, needs: Needs) -> Iterator[Finding]:
         cure = f"start Ray there with --object-store-memory={needed}: what does not fit goes to disk, slowly"
         yield note("object store", found, cure, [report.name])
     else:
-        yield ok("object store", found, [report.name])
+        yield ok("object store", found, [report.name], amount=report.object_store)
 
 
 def run_directories(asked: Asked, places: Places, needs: Needs) -> Iterator[Finding]:
@@ -96,15 +92,11 @@ def run_directories(asked: Asked, places: Places, needs: Needs) -> Iterator[Find
     writers = [pair for pair in asked if pair[0].is_ours or pair[0].name in places.learner]
     for report, facts in writers:
         yield run_directory(report, facts, needs)
-    ours = next((facts.run_dir for report, facts in asked if report.is_ours), None)
-    others = [
-        report.name
-        for report, facts in writers
-        if not report.is_ours and facts.run_dir.identity != (ours and ours.identity)
-    ]
-    if ours is not None and others:
+    ours = [facts.run_dir for report, facts in writers if report.is_ours]
+    others = [report.name for report, facts in writers if ours and facts.run_dir.identity != ours[0].identity]
+    if others:
         cure = "set run.dir to a directory that the learner's machines share, or start where the learner fits"
-        yield fault("run directory", f"is another than {ours.path} of this machine", cure, others)
+        yield fault("run directory", f"is another than {ours[0].path} of this machine", cure, others)
 
 
 def network(asked: Asked, places: Places) -> Iterator[Finding]:
@@ -151,6 +143,11 @@ def clocks(asked: Asked) -> Iterator[Finding]:
             cure = "synchronise the clocks: timedatectl set-ntp true, or chrony"
             found = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
             yield (fault if abs(offset) >= CLOCK_FAULT_S else note)("clocks", found, cure, [report.name])
+
+
+def uses_nccl(config: Config, places: Places) -> bool:
+    """Whether GPUs of different machines talk to each other."""
+    return config.learner.gpus > 0 and (config.weights.transport == "nccl" or len(places.learner) > 1)
 
 
 def socket_interfaces(report: NodeReport, facts: Facts) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ def examine(config: Config | None, limit_s: float) -> Diagnosis:
     findings = [
         *check_machines(config, needs, asked),
         *check_cluster(config, needs, reports, asked, places),
-        *about_config,
+        *(about_config if config else [_smollm2()]),
         *check_wandb(config, ours),
     ]
     return Diagnosis(grouped(findings), reports)
@@ -62,20 +62,18 @@ def check_config(config: Config) -> Iterator[Finding]:
 
 def check_wandb(config: Config | None, ours: Facts) -> Iterator[Finding]:
     """Whether this machine, from which rows are uploaded, can do so."""
-    if config is None:
-        yield _smollm2()
-    elif "wandb" not in config.monitor.sinks:
+    if config is not None and "wandb" not in config.monitor.sinks:
         return
-    what = "W&B"
-    mode = config.wandb.mode if config else "auto"
+    what, mode = "W&B", str(config.wandb.mode) if config else "auto"
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if ours.has_wandb_key else "offline, for want of an API key")
+        mode = os.environ.get("WANDB_MODE") or ("online" if ours.has_wandb_key else "offline")
+    key = "an API key" if ours.has_wandb_key else "no API key"
     if "wandb" not in ours.versions:
         yield fault(what, "missing", "make venv")
     elif mode == "online" and not ours.has_wandb_key:
-        yield fault(what, "online, but there is no API key", "wandb login, export WANDB_API_KEY, or wandb.mode=offline")
+        yield fault(what, f"{mode}, but {key}", "wandb login, export WANDB_API_KEY, or wandb.mode=offline")
     else:
-        yield ok(what, f"{mode}, with an API key" if mode == "online" else mode)
+        yield ok(what, f"{mode}; {key}")
 
 
 def _smollm2() -> Finding:

@@ -1,7 +1,7 @@
 """What a check has found."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 State = Literal["ok", "note", "fault"]
@@ -11,18 +11,23 @@ NAMED_NODES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One row of the table. `where`: names of nodes; empty for what concerns the run as a whole. `cure`: unless ok."""
+    """One row of the table.
+
+    `where`: names of nodes; empty for what concerns the run as a whole. `cure`: what to do, unless it is ok. `amount`:
+    what is there of something that nodes have more or less of.
+    """
 
     state: State
     what: str
     found: str
     where: tuple[str, ...] = ()
     cure: str = ""
+    amount: float | None = None
 
 
-def ok(what: str, found: str, where: Iterable[str] = ()) -> Finding:
+def ok(what: str, found: str, where: Iterable[str] = (), amount: float | None = None) -> Finding:
     """What is as it has to be."""
-    return Finding(state="ok", what=what, found=found, where=tuple(where))
+    return Finding(state="ok", what=what, found=found, where=tuple(where), amount=amount)
 
 
 def note(what: str, found: str, cure: str, where: Iterable[str] = ()) -> Finding:
@@ -36,20 +41,26 @@ def fault(what: str, found: str, cure: str, where: Iterable[str] = ()) -> Findin
 
 
 def grouped(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings that differ only in their node as one, in the order of the first of each."""
+    """The findings of a check together, and as one those that differ only in their node, or only in their amount.
+
+    Checks stay in the order of their first findings. Of several amounts the least is shown.
+    """
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.what, finding.state, finding.found, finding.cure), []).append(finding)
-    return [
-        Finding(
-            state=group[0].state,
-            what=group[0].what,
-            found=group[0].found,
-            cure=group[0].cure,
-            where=tuple(node for finding in group for node in finding.where),
-        )
-        for group in groups.values()
-    ]
+        text = (finding.found, finding.cure) if finding.amount is None else ()
+        groups.setdefault((finding.what, finding.state, *text), []).append(finding)
+    order = list(dict.fromkeys(what for what, *_ in groups))
+    return sorted(map(_merged, groups.values()), key=lambda finding: order.index(finding.what))
+
+
+def _merged(group: Sequence[Finding]) -> Finding:
+    least = min(group, key=lambda finding: finding.amount or 0.0)
+    several = len({finding.found for finding in group}) > 1
+    return replace(
+        least,
+        found=f"at least {least.found} ({', '.join(least.where)})" if several else least.found,
+        where=tuple(node for finding in group for node in finding.where),
+    )
 
 
 def healthy(findings: Iterable[Finding]) -> bool:

@@ -112,7 +112,7 @@ def shared_memory(report: NodeReport, facts: Facts, config: Config | None, needs
     found = f"{_gib(place.free)} free"
     cure = f"raise it to {_gib(needed)} (docker --shm-size, a Memory volume of Kubernetes), or set weights.dir"
     if place.is_writable and place.free >= needed:
-        yield ok("shared memory", found, where)
+        yield ok("shared memory", found, where, amount=place.free)
     elif temporary.is_writable and temporary.free >= needed:
         yield note("shared memory", f"{found}: weights go through {temporary.path}", cure, where)
     else:
@@ -137,7 +137,7 @@ def _space(what: str, place: Place, needed: int, cure: str, where: Sequence[str]
     found = f"{_gib(place.free)} free at {place.path}"
     if place.free < needed:
         return fault(what, f"{found}, {_gib(needed)} needed", cure, where)
-    return ok(what, found, where)
+    return ok(what, found, where, amount=place.free)
 
 
 def _gib(size: float) -> str:

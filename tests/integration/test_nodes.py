@@ -1,11 +1,13 @@
 """Runs on several machines: see `tests.machines`."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +111,81 @@ def test_a_run_uses_both_machines(nodes: Nodes) -> None:
     for node in (1, 2):
         left = nodes.run(node, "sh", "-c", "ls -d /dev/shm/spiral-*")
         assert left.stdout == "", f"node {node} still holds weights"
+
+
+def doctor(nodes: Nodes, *arguments: str, **environment: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """The exit code of `spiral doctor`, run on node 1 with the run's config, and its findings by check."""
+    done = nodes.run(1, *command("doctor", *RUN, *arguments, "--json"), RAY_ADDRESS=HEAD, **environment)
+    assert done.stderr == ""
+    diagnosis = json.loads(done.stdout)
+    assert diagnosis["healthy"] == (done.returncode == 0)
+    findings: dict[str, list[dict[str, Any]]] = {}
+    for finding in diagnosis["findings"]:
+        findings.setdefault(finding["what"], []).append(finding)
+    return done.returncode, findings
+
+
+def test_doctor_finds_two_sound_machines_sound(nodes: Nodes) -> None:
+    """With a plug-in and a model that only node 1 has, because a run sends them to node 2."""
+    code, findings = doctor(nodes)
+    assert code == 0, findings
+    for what in ("python", "spiral", "ray", "torch", "vllm", "transformers", "network", "clocks"):
+        (finding,) = findings[what]
+        assert (finding["state"], finding["where"]) == ("ok", ["node1", "node2"])
+    assert "node1 at 10.77.0.1 through eth0" in findings["network"][0]["found"]
+    assert findings["room"][0]["found"] == "learner: node1; generators: 1 on node1, 1 on node2"
+    assert findings["model"][-1]["found"].startswith("is sent by Ray when a run starts")
+    assert findings["model"][-1]["where"] == ["node2"]
+
+
+def test_doctor_names_the_machine_and_the_cure_of_each_fault(nodes: Nodes) -> None:
+    """Node 2 lacks a package with a plug-in, has a full cache and a firewall that came after Ray had started."""
+    if shutil.which("iptables") is None:
+        pytest.skip("a firewall needs iptables")
+    installed = nodes.path(1, "/tmp/lib/dist-packages")
+    installed.mkdir(parents=True)
+    (installed / "my_losses.py").write_text("from spiral.learn.loss import reinforce\n")
+    cache = "/tmp/home/.cache/spiral"
+    rule = ["INPUT", "-p", "tcp", "--syn", "--dport", "61000:65000", "-j", "DROP"]
+    before = nodes.run(2, "cat", "/proc/sys/net/ipv4/ip_local_port_range").stdout
+    done_in_node_2 = [
+        ["mkdir", "-p", cache],
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", cache],
+        ["sysctl", "-w", "net.ipv4.ip_local_port_range=61000 65000"],  # of ports that are opened from now on
+        ["iptables", "-A", *rule],
+    ]
+    try:
+        for do in done_in_node_2:
+            assert nodes.run(2, *do).returncode == 0
+        code, findings = doctor(nodes, "learner.loss=my_losses:reinforce", PYTHONPATH="/tmp/lib/dist-packages")
+    finally:
+        nodes.run(2, "iptables", "-D", *rule)
+        nodes.run(2, "sysctl", "-w", f"net.ipv4.ip_local_port_range={before}")
+        nodes.run(2, "umount", cache)
+    assert code == 1
+    faults = {finding["what"]: finding for rows in findings.values() for finding in rows if finding["state"] == "fault"}
+    assert set(faults) == {"plug-ins", "cache", "network"}
+    assert faults["network"]["where"] == ["node1"]
+    assert faults["network"]["found"] == "does not reach node2 (10.77.0.2) through eth0: timed out"
+    assert "open all TCP ports between the nodes" in faults["network"]["cure"]
+    assert faults["cache"]["where"] == faults["plug-ins"]["where"] == ["node2"]
+    assert "0.0 GiB free" in faults["cache"]["found"]
+    assert "learner.loss 'my_losses:reinforce' cannot be imported" in faults["plug-ins"]["cure"]
+    assert "has to be installed on every machine" in faults["plug-ins"]["cure"]
+
+
+def test_doctor_names_the_machine_that_does_not_answer(nodes: Nodes) -> None:
+    began_s = time.monotonic()
+    nodes.run(2, "pkill", "-STOP", "raylet")
+    try:
+        code, findings = doctor(nodes, "--timeout=10")
+    finally:
+        nodes.run(2, "pkill", "-CONT", "raylet")
+    (finding,) = findings["answers"]
+    assert (code, finding["where"], finding["found"]) == (1, ["node2"], "did not answer within 10 s")
+    assert "ray status" in finding["cure"]
+    assert findings["torch"][0]["where"] == ["node1"]
+    assert time.monotonic() - began_s < 120
 
 
 def test_a_run_goes_on_when_a_machine_is_lost_and_uses_it_when_it_is_back(nodes: Nodes) -> None:
