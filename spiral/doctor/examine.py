@@ -54,6 +54,8 @@ def check_config(config: Config) -> Iterator[Finding]:
             check(config)
         except UserError as error:
             yield fault(what, "refused", str(error))
+        except ValueError:  # there is no such game, which has been found
+            continue
         else:
             yield ok(what, "sound")
     if config.run_dir.exists():

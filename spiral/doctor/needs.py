@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral import models, preflight
-from spiral.config import Config, UserError
+from spiral.config import Config
 from spiral.doctor.facts import GIB, Question, sizes_of
 from spiral.storage.weight_store import VERSIONS_AT_ONCE
 
@@ -41,7 +41,7 @@ class Needs:
                 model=size + ROOM,
                 model_dir=found.absolute() if found else None,
             )
-        except UserError as error:
+        except ValueError as error:  # a UserError, or there is no such game
             return cls(checkpoints=ROOM, versions=0, model=ROOM, model_error=str(error))
 
     def question(self, config: Config | None) -> Question:

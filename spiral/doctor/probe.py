@@ -1,5 +1,6 @@
 """The doctor's part on a node: an object that a host of the node holds (see `spiral.cluster.hosts`)."""
 
+import os
 import secrets
 import socket
 import threading
@@ -62,7 +63,7 @@ class Probe:
         try:
             server = listen(address)
         except OSError as error:  # among others, the address is not one of this machine's
-            return Endpoint(address=address, error=error.strerror or str(error))
+            return Endpoint(address=address, error=_reason(error))
         token = secrets.token_hex(8)
         threading.Thread(target=_greet, args=(server, token.encode()), daemon=True).start()
         return Endpoint(address=address, port=server.getsockname()[1], token=token)
@@ -95,8 +96,13 @@ def _connect(endpoint: Endpoint) -> Link:
         with socket.create_connection((endpoint.address, endpoint.port), timeout=CONNECT_S) as connection:
             greeting = connection.makefile("rb").read(len(endpoint.token)).decode(errors="replace")
     except OSError as error:
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        return Link(address=endpoint.address, interface=interface, error=reason)
+        return Link(address=endpoint.address, interface=interface, error=_reason(error))
     if greeting != endpoint.token:
         return Link(address=endpoint.address, interface=interface, error="another machine or program answers there")
     return Link(address=endpoint.address, interface=interface, seconds=time.perf_counter() - began_s)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return os.strerror(error.errno) if error.errno else str(error)
