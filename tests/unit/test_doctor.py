@@ -323,11 +323,14 @@ def test_nodes_of_one_host_name_are_told_apart() -> None:
 
 
 def test_every_fault_of_a_config_is_found(tmp_path: Path) -> None:
-    run = config(
-        games=[{"id": "no_game"}], learner={"loss": "no_loss"}, run={"dir": tmp_path, "name": "new"},
-        generators={"max_model_len": 9999},
-    )  # fmt: skip
-    assert [finding.state for finding in check_config(run)] == ["fault", "fault", "fault"]
+    new = {"dir": tmp_path, "name": "new"}
+    run = config(games=[{"id": "no_game"}], learner={"loss": "no_loss"}, run=new)
+    assert [(finding.state, finding.what) for finding in check_config(run)] == [
+        ("fault", "games"),
+        ("fault", "plug-ins"),
+    ]
+    too_long = config(run=new, generators={"max_model_len": 9999})
+    assert [finding.state for finding in check_config(too_long)] == ["ok", "ok", "fault"]
     (tmp_path / "old").mkdir()
     *checks, exists = check_config(config(run={"dir": tmp_path, "name": "old"}, generators={"max_model_len": 512}))
     assert [finding.state for finding in checks] == ["ok", "ok", "ok"]
