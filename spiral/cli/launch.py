@@ -38,6 +38,9 @@ def slurm(
         str | None, typer.Option(metavar="ib0", help="Network interface between the machines; default: the first")
     ] = None,
     restart: RestartTimes = 3,
+    requeues: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Times that the job may go back into the queue, whatever the reason")
+    ] = 50,
     dry_run: DryRun = False,
 ) -> None:
     """Slurm: Ray over the nodes of a job, which puts itself back into the queue before its time limit.
@@ -55,6 +58,7 @@ def slurm(
         "nodes": nodes,
         "gpus_per_node": gpus_per_node,
         "cpus_per_node": cpus_per_node,
+        "requeues": requeues,
         "time": time,
         "partition": partition or "",
         "account": account or "",

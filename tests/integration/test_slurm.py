@@ -55,6 +55,18 @@ def test_a_signalled_job_checkpoints_requeues_and_finishes(slurm: Slurm) -> None
     assert ": sound: 12 steps" in slurm.run(*command("verify", str(run_dir)))
 
 
+def test_a_job_that_always_wants_to_be_resumed_ends(slurm: Slurm) -> None:
+    """As often as --requeues permits: here not once."""
+    options = ["--nodes=1", "--cpus-per-node=1", "--time=20", "--requeues=0"]
+    number = slurm.run(*command("launch", "slurm", *RUN, "run.name=bounded", *options)).split()[-1]
+    slurm.wait_for_job(number, "RUNNING", limit_s=60)
+    slurm.run("scancel", "--batch", "--signal=TERM", number)
+    job = slurm.wait_for_job(number, "COMPLETED", "FAILED", "PENDING", limit_s=120)
+    said = (slurm.directory / "runs" / f"bounded-{number}.log").read_text()
+    assert (job["JobState"], job["Restarts"], job["ExitCode"]) == ("FAILED", "0", "75:0"), said
+    assert "requeued 0 times, which --requeues permits: submit it again to go on" in said
+
+
 def wait_for_checkpoint(run_dir: Path, log: Path) -> None:
     deadline_s = time.monotonic() + 300
     while not list(run_dir.glob("checkpoints/step_*/state.json")):

@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from jinja2 import UndefinedError
@@ -104,6 +107,44 @@ def test_a_ray_job_is_what_kuberay_takes(ray_job: Draft202012Validator, machines
     assert not [secret for secret in SECRETS.values() if secret in text]
 
 
+def pods(job: Any) -> list[dict[str, Any]]:
+    """The pods of a RayJob, whose templates KubeRay's schema only knows in part."""
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **group["template"]} for group in groups]
+
+
+KUBERNETES = "1.37"
+
+
+@pytest.mark.parametrize("machines", [MACHINES, ["--nodes", "1"]])
+def test_the_pods_of_a_ray_job_are_what_kubernetes_takes(machines: list[str]) -> None:
+    found = pods(yaml.safe_load(shown(*KUBERAY[:1], "smoke", *KUBERAY[3:], *machines)))
+    assert len(found) == (2 if machines == MACHINES else 1)
+    for pod in found:
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    found[0]["spec"]["containers"][0]["imagePolicy"] = "x"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagePolicy"):
+        kubernetes_validate.validate(found[0], KUBERNETES, strict=True)
+
+
+def test_the_claim_and_the_secret_of_the_docs_are_what_a_ray_job_asks_for() -> None:
+    """They are what Kubernetes takes, and have the names that the pods use."""
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    (block,) = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "apiVersion: v1" in text]
+    objects = {tree["kind"]: tree for tree in yaml.safe_load_all(block)}
+    for tree in objects.values():
+        kubernetes_validate.validate(tree, KUBERNETES, strict=True)
+    (pod,) = pods(yaml.safe_load(shown("kuberay", "smoke", "--image", "x:1")))
+    claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    secret = pod["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"]
+    assert objects["PersistentVolumeClaim"]["metadata"]["name"] == claim
+    assert objects["Secret"]["metadata"]["name"] == secret
+    assert objects["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"], (
+        "pods on several nodes mount it"
+    )
+
+
 def test_the_ray_job_resumes_what_is_on_the_volume() -> None:
     entrypoint = yaml.safe_load(shown(*KUBERAY, *MACHINES, "--restart", "5"))["spec"]["entrypoint"]
     program, option, script = shlex.split(entrypoint)
@@ -172,6 +213,24 @@ def test_the_command_for_a_nodes_address_survives_the_shell(options: list[str]) 
     command = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout
     begin = "ip -4 -o addr show dev ib0 | awk '{print $4}' | cut -d/ -f1" if options else "hostname -I"
     assert command == begin + ' | tr " " "\\n" | grep -m 1 "[.]"'
+
+
+@pytest.mark.parametrize(("restarts", "requeued"), [(None, True), ("1", True), ("2", False), ("7", False)])
+def test_a_job_goes_back_into_the_queue_a_limited_number_of_times(
+    restarts: str | None, requeued: bool, tmp_path: Path
+) -> None:
+    """Whatever keeps the run from starting: an exit code of 75 at once would otherwise go on for ever."""
+    text = shown("slurm", "smoke", "--requeues", "2")
+    (function,) = re.findall(r"^requeue\(\) \{.*?^\}$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "scontrol $*"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    count = {} if restarts is None else {"SLURM_RESTART_COUNT": restarts}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "8", **count}
+    script = f"set -euo pipefail\n{function}\nrequeue"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (75, "")
+    assert ("scontrol requeue 8" in done.stdout) == requeued
+    assert ("has been requeued 2 times, which --requeues permits: submit it again" in done.stdout) != requeued
 
 
 def test_directives_with_spaces_are_quoted() -> None:
