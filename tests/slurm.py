@@ -1,11 +1,16 @@
-"""Slurm on two nodes of this machine (see `tests.machines`): the real controller and daemons of Debian's slurm-wlm."""
+"""Slurm on two nodes of this machine (see `tests.machines`): the real controller and daemons of Debian's slurm-wlm.
+
+`python -m tests.slurm` prints what a user sees of a run that is signalled, goes back into the queue and finishes.
+"""
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,6 +75,56 @@ class Slurm:
         return job
 
 
+RUN = [
+    "smoke",
+    "steps=12",
+    "run.name=slurm",
+    "generators.count=2",
+    "generators.max_restarts=3",
+    "eval.every=0",
+    "checkpoint.every=3",
+    "model.warmup_steps=20",
+]
+SPIRAL = str(Path(sys.executable).with_name("spiral"))
+
+
+def requeued_run(slurm: Slurm, run: Sequence[str] = RUN, say: Callable[[str], None] = lambda text: None) -> str:
+    """Submit a run over both nodes, and signal its job after the first checkpoint as Slurm does before the time limit.
+
+    Returns the number of the job when it has ended. `say` gets the commands and what they print.
+    """
+
+    def do(*command: str) -> str:
+        say(f"$ {shlex.join(command)}")
+        out = slurm.run(*((SPIRAL, *command[1:]) if command[0] == "spiral" else command))
+        say(out.rstrip())
+        return out
+
+    out = do("spiral", "launch", "slurm", *run, "--nodes=2", "--cpus-per-node=1", "--time=20")
+    number = out.split()[-1]
+    assert out == f"Submitted batch job {number}\n"
+    slurm.wait_for_job(number, "RUNNING", limit_s=60)
+    wait_for_checkpoint(slurm.directory / "runs" / "slurm", limit_s=300)
+    do("squeue", "--format=%i %j %T %N")
+    do("scancel", "--batch", "--signal=TERM", number)
+    slurm.wait_for_job(number, "PENDING", limit_s=120)
+    do("squeue", "--format=%i %j %T %r")
+    slurm.wait_for_job(number, "COMPLETED", "FAILED", limit_s=400)
+    say(f"$ scontrol show job {number}")
+    say(" ".join(f"{name}={slurm.job(number)[name]}" for name in ("JobState", "Restarts", "ExitCode")))
+    do("cat", f"runs/slurm-{number}.log")
+    do("spiral", "verify", "runs/slurm")
+    return number
+
+
+def wait_for_checkpoint(run_dir: Path, limit_s: float) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not list(run_dir.glob("checkpoints/step_*/state.json")):
+        log = [file.read_text() for file in run_dir.parent.glob("*.log")]
+        assert time.monotonic() < deadline_s, log or "the job has printed nothing"
+        time.sleep(0.5)
+
+
 def why_not() -> str | None:
     """Why there cannot be a Slurm cluster here, or None if there can."""
     for program in ("slurmctld", "slurmd", "munged"):
@@ -106,3 +161,10 @@ def slurm_cluster() -> Iterator[Slurm]:
                 daemon.kill()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if (reason := why_not()) is not None:
+        sys.exit(reason)
+    with slurm_cluster() as cluster:
+        requeued_run(cluster, say=print)
