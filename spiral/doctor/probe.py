@@ -90,16 +90,17 @@ def _greet(server: socket.socket, token: bytes) -> None:
 
 def _connect(endpoint: Endpoint) -> Link:
     interface = ""
-    began_s = time.perf_counter()
     try:
         interface = interface_to(endpoint.address)
+        began_s = time.perf_counter()
         with socket.create_connection((endpoint.address, endpoint.port), timeout=CONNECT_S) as connection:
             greeting = connection.makefile("rb").read(len(endpoint.token)).decode(errors="replace")
+            seconds = time.perf_counter() - began_s
     except OSError as error:
         return Link(address=endpoint.address, interface=interface, error=_reason(error))
     if greeting != endpoint.token:
         return Link(address=endpoint.address, interface=interface, error="another machine or program answers there")
-    return Link(address=endpoint.address, interface=interface, seconds=time.perf_counter() - began_s)
+    return Link(address=endpoint.address, interface=interface, seconds=seconds)
 
 
 def _reason(error: OSError) -> str:
