@@ -20,7 +20,12 @@ def slurm() -> Iterator[Slurm]:
 def test_a_signalled_job_checkpoints_requeues_and_finishes(slurm: Slurm) -> None:
     """A run over two nodes gets the signal that Slurm sends before the time limit."""
     printed: list[str] = []
-    number = requeued_run(slurm, say=printed.append)
+
+    def say(text: str) -> None:
+        printed.append(text)
+        print(text)  # for whoever reads of a failure
+
+    number = requeued_run(slurm, say=say)
     job = slurm.job(number)
     said = (slurm.directory / "runs" / f"slurm-{number}.log").read_text()
     assert (job["JobState"], job["Restarts"], job["ExitCode"]) == ("COMPLETED", "1", "0:0"), said
