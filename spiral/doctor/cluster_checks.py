@@ -1,6 +1,6 @@
 """What makes machines a cluster: that they answer, reach each other and share what they have to. Pure functions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spiral.config import Config
 from spiral.doctor.facts import GIB, SOCKET_VARIABLES, Facts
@@ -55,8 +55,8 @@ def room(config: Config, places: Places) -> Iterator[Finding]:
         yield ok("room", f"learner: {ranks}; generators: {_per_node(places.generators)}")
 
 
-def _per_node(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} on {name}" for name, number in counts.items()) or "none"
+def _per_node(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[name]} on {name}" for name in sorted(counts)) or "none"
 
 
 def model(report: NodeReport, facts: Facts, config: Config, needs: Needs) -> Iterator[Finding]:

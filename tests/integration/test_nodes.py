@@ -160,7 +160,7 @@ def test_doctor_names_the_machine_and_the_cure_of_each_fault(nodes: Nodes) -> No
         code, findings = doctor(nodes, "learner.loss=my_losses:reinforce", PYTHONPATH="/tmp/lib/dist-packages")
     finally:
         nodes.run(2, "iptables", "-D", *rule)
-        nodes.run(2, "sysctl", "-w", f"net.ipv4.ip_local_port_range={before}")
+        nodes.run(2, "sysctl", "-w", f"net.ipv4.ip_local_port_range={before.strip()}")
         nodes.run(2, "umount", cache)
     assert code == 1
     faults = {finding["what"]: finding for rows in findings.values() for finding in rows if finding["state"] == "fault"}
