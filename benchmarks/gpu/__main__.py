@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     modules = sorted({module for step in STEPS for module in step.needs.modules} | {"spiral_games"})
     machine = Machine.here(modules, rehearse=options.rehearse)
     if not machine.gpus:
-        print(f"no GPU that torch can use here; with one, `make gpu` would run:\n{outlook(steps)}")
+        print("no GPU that torch can use (`make venv EXTRA=gpu` installs what one needs); with one, this would run:")
+        print(outlook(steps))
         write_outlook(PAGE)
         return 0
     state = State(options.state / ("rehearsal" if options.rehearse else machine.slug))

@@ -17,6 +17,7 @@ from benchmarks.gpu.machine import ROOT, Machine
 from benchmarks.gpu.steps import Step
 
 STATE = "state.json"
+now_s = time.monotonic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +62,14 @@ def run_steps(
     say: Callable[[str], None],
 ) -> list[Step]:
     """Run the steps that are not over, as long as each can end within `limit_s`. Returns those that are left."""
-    start, left = time.monotonic(), []
+    start_s, left = now_s(), []
     for step in steps:
         if state.is_over(step):
             continue
         if reason := machine.lacks(step.needs):
             state.keep(step, Result(status="skipped", reason=reason))
             say(f"{step.name}: skipped, {reason}")
-        elif left or time.monotonic() - start + 60 * step.minutes > limit_s:
+        elif left or now_s() - start_s + 60 * step.minutes > limit_s:
             left.append(step)
         else:
             say(f"{step.name}: {step.what}")
