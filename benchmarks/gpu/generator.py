@@ -3,8 +3,10 @@
 import itertools
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from benchmarks.gpu.shape import QWEN3_4B, Scale, random_model
@@ -14,9 +16,9 @@ from spiral.types import Deal, EngineFigures, Match
 
 GAME = "benchmarks.long_tail:EvenLengths"
 WAIT_S, LINGER_S = 1.0, (0.005, 0.05)
-WARM_UP_S, MEASURE_S = 30.0, 60.0
-NVIDIA_SMI = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0", "-lms", "500"]
-IN_REHEARSAL = ["sh", "-c", "while :; do echo 0; sleep 0.1; done"]
+WARM_UP_S, MEASURE_S = 20.0, 45.0
+NVIDIA_SMI = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
+IN_REHEARSAL = ["echo", "0"]
 
 
 def measure(scale: Scale) -> dict[str, float]:
@@ -90,12 +92,18 @@ class Stream:
 
 @contextmanager
 def utilisation(command: list[str]) -> Iterator[list[float]]:
-    """The percentages that `command` prints, one a line, while the block runs. They are there when it has ended."""
+    """The percentages that `command` prints, asked for every second while the block runs."""
     percentages: list[float] = []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield percentages
-    finally:
-        process.terminate()
-        output, _ = process.communicate()
-        percentages += [float(line) for line in output.splitlines() if line.strip().isdigit()]
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.wait(1.0):
+            percentages.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+    with ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(ask)
+        try:
+            yield percentages
+        finally:
+            is_over.set()
+    asking.result()

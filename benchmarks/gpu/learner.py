@@ -16,7 +16,7 @@ from spiral.planning.memory import LEARNER_SHARE, learner_memory
 from spiral.types import Completion, Episode, Match, Turn
 
 ROUNDS = 3
-BATCH_TOKENS = 131_072
+BATCH_TOKENS = 65_536
 PEAK_FLOPS = {  # dense bfloat16, from NVIDIA's data sheets; the first name that occurs in the GPU's
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,

@@ -18,7 +18,7 @@ nothing.
 
 """
 TAIL = """
-The learner's batch is 131,072 tokens; half of each sample is trained on. FLOPs of the model are 6 per weight and
+The learner's batch is 65,536 tokens; half of each sample is trained on. FLOPs of the model are 6 per weight and
 token and those of causal attention, with the head for trained tokens only; recomputation does not count. Utilisation
 is their share of NVIDIA's figure for dense bfloat16. The learner recomputes activations, or keeps AdamW's moments in
 main memory, only if `spiral plan` says that it does not fit otherwise. A publish begins with changed weights in the

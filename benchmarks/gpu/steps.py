@@ -66,7 +66,7 @@ STEPS = (
         what="`pytest -m gpu`: the learner on the GPU against the CPU's",
         run="runs:tests",
         needs=Needs(modules=(*LEARNER, "pytest", "pytest_timeout")),
-        minutes=3,
+        minutes=2.5,
         figures=(
             Figure(key="passed", what="tests passed", decimals=0),
             Figure(key="skipped", what="tests skipped", decimals=0, most=0),
@@ -78,7 +78,7 @@ STEPS = (
         run="learner:measure",
         options={"pack_tokens": 8192, "sample_tokens": 1024},
         needs=Needs(gpu_gib=48, modules=LEARNER),
-        minutes=3,
+        minutes=3.5,
         figures=(Figure(key="mfu", what="model FLOPs utilisation", least=0.4), *LEARNER_FIGURES),
     ),
     Step(
@@ -87,7 +87,7 @@ STEPS = (
         run="learner:measure",
         options={"pack_tokens": 32_768, "sample_tokens": 32_768},
         needs=Needs(gpu_gib=60, modules=LEARNER),
-        minutes=3,
+        minutes=3.5,
         figures=(Figure(key="mfu", what="model FLOPs utilisation"), *LEARNER_FIGURES),
     ),
     Step(
@@ -95,7 +95,7 @@ STEPS = (
         what="`spiral train smoke` with vLLM on the GPU, and `spiral verify`",
         run="runs:smoke",
         needs=Needs(modules=RUN),
-        minutes=4,
+        minutes=3.5,
         figures=(
             Figure(key="step_s", what="step, s"),
             Figure(key="logprob_diff_max", what="learner minus sampler, nats", decimals=3, most=0.1),
