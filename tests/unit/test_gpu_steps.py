@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 import yaml
 
 from benchmarks.gpu import __main__ as entry
-from benchmarks.gpu import learner, report, runner
+from benchmarks.gpu import generator, learner, report, runner
 from benchmarks.gpu.machine import ROOT, Machine, Needs
 from benchmarks.gpu.runner import Result, State, run_in_process, run_steps
 from benchmarks.gpu.runs import counted
 from benchmarks.gpu.steps import STEPS, Figure, Step
 from spiral.config import Config, packaged_configs
+from spiral.types import Deal, EngineFigures, Report
+from tests.builders import episode
 
 H200 = Machine(gpus=(("NVIDIA H200", 139.8),), modules=frozenset({"torch"}), description="16 cores")
 
@@ -185,3 +188,34 @@ def test_plug_ins_are_found_where_spiral_is_not_installed(tmp_path: Path) -> Non
     (found,) = distributions(path=[path])
     (loss,) = found.entry_points.select(group="spiral.losses", name="reinforce")
     assert loss.value == "spiral.learn.loss:reinforce"
+
+
+class EndsOneMatchATime:
+    """Takes the place of a generator with room for three matches, and later for five."""
+
+    def __init__(self) -> None:
+        self.held: list[Deal] = []
+        self.most_held = 0
+
+    def exchange(self, deals: list[Deal], wait_s: float, linger_s: tuple[float, float]) -> object:
+        self.held += deals
+        self.most_held = max(self.most_held, len(self.held))
+        ended = self.held.pop(0)
+        finished = ((ended.ticket, None),)
+        figures = EngineFigures(num_tokens=ended.ticket)
+        return Report(finished=finished, figures=figures, room=5), [episode(ended.match.id)], []  # type: ignore[arg-type]
+
+
+def test_a_stream_deals_as_many_matches_as_the_generator_has_room_for() -> None:
+    one = EndsOneMatchATime()
+    stream = generator.Stream(one, room=3)  # type: ignore[arg-type]
+    assert stream.run(0.05) >= 0.05
+    assert one.most_held == 5
+    assert stream.num_ended > 10
+    assert stream.figures.num_tokens == stream.num_ended - 1  # no ticket twice, none skipped
+
+
+def test_utilisation_is_asked_for_while_the_block_runs() -> None:
+    with generator.utilisation(["echo", "50"]) as percentages:
+        time.sleep(1.3)
+    assert percentages == [50.0]
