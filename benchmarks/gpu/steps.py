@@ -156,6 +156,7 @@ STEPS = (
         figures=(
             Figure(key="step_s", what="step, s"),
             Figure(key="rollout_s", what="of it: play, s"),
+            Figure(key="turn_s", what="of it: the engine goes to sleep, s"),
             Figure(key="learn_s", what="of it: learn, s"),
             Figure(key="sync_s", what="of it: hand over, s"),
             Figure(key="tokens_per_s", what="sampled tokens/s of the step", decimals=0),
