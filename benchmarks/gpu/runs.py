@@ -48,7 +48,7 @@ def colocated(scale: Scale) -> dict[str, float]:
         overrides += ["generators.gpus=0", "learner.gpus=0", "generators.max_model_len=4096"]
         overrides += ["rollout.episodes_per_step=16", "rollout.max_tokens=16", "steps=2"]
     with random_model(scale.shape(QWEN3_06B), scale, mean_tokens=scale.of(400)) as model_dir:
-        rows = train("qwen3_0.6b_one_gpu", [f"model.name={model_dir}", *overrides])[1:]
+        rows = train("configs/qwen3_0.6b_one_gpu.yaml", [f"model.name={model_dir}", *overrides])[1:]
     names = {key: f"perf/{key}" for key in ("step_s", "rollout_s", "turn_s", "learn_s", "sync_s")}
     names["tokens_per_s"] = "perf/generated_tokens_per_s"
     return {key: statistics.median(row[name] for row in rows) for key, name in names.items()}
