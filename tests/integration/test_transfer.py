@@ -14,38 +14,14 @@ import pytest
 import ray
 import torch
 
+from benchmarks.gpu.publish import EngineClient
 from spiral.cluster.hosts import Host, Setup, start_host
 from spiral.cluster.placement import Node, Seat
 from spiral.cluster.weight_client import WeightClient
 from spiral.config import Config, RunFailed
 from spiral.learn.learner import Learner
-from spiral.rollout.engine import Engine
 from tests.integration.conftest import ROOT
 from tests.integration.test_engine import matches, play_all, running
-
-
-class LocalClient:
-    """A WeightClient for a single engine in this process; the learner must send from another thread."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.version = 0
-        self._engine = engine
-        self._loop = asyncio.get_running_loop()
-
-    def _call(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._call(self._engine.connect(init_info))
-
-    def start_weight_update(self) -> None:
-        self._call(self._engine.begin_receive())
-
-    def update_weights(self, update_info: Any) -> None:
-        self._call(self._engine.receive(update_info))
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._call(self._engine.finish_receive(self.version))
 
 
 def test_generators_sample_with_the_weights_that_were_sent(
@@ -63,7 +39,7 @@ def test_generators_sample_with_the_weights_that_were_sent(
         config = smoke_config.model_copy(update={"weights": weights})
         learner = Learner(config, model_dir)
         async with running(config, model_dir) as sampler:
-            learner._publisher._client = LocalClient(sampler.engine)
+            learner._publisher._client = EngineClient(sampler.engine)
             source = transfer.LiveWeights(lambda: learner._trainable.live(learner._policy), torch.float32)
             init_info = HandoverInfo(file=str(tmp_path / "weights.safetensors"), rank=0)
             learner._publisher._transfer = await asyncio.to_thread(

@@ -1,10 +1,13 @@
 """Packing changes the layout of tokens, never what the model computes for them."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.nn.attention import varlen
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from spiral.learn.kernels.attention import PACKED_ATTENTION
+from spiral.learn.kernels.attention import PACKED_ATTENTION, Layout, _attend_rectangle, _attend_varlen
 from spiral.learn.kernels.packing import make_batch, plan_packs, predicting_states
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.types import TrainingSample
@@ -134,3 +137,28 @@ def test_a_sample_longer_than_the_sliding_window_is_refused() -> None:
 
 def test_packs_take_the_longest_samples_first_and_equal_ones_in_order() -> None:
     assert plan_packs([3, 5, 3, 5, 3], 9) == [[1], [3, 0], [2, 4]]
+
+
+@pytest.mark.parametrize("takes_groups", [True, False])
+def test_varlen_attention_shares_key_heads_with_and_without_enable_gqa(
+    monkeypatch: pytest.MonkeyPatch, takes_groups: bool
+) -> None:
+    """PyTorch 2.11 has no `enable_gqa`. The kernels need a GPU: padded attention takes their place."""
+    torch.manual_seed(0)
+    layout = Layout.of((5, 2, 3), "cpu")
+    query, key, value = (torch.randn(10, heads, 8) for heads in (8, 2, 2))
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **options: Any) -> torch.Tensor:
+        assert options.get("enable_gqa", False) is (query.shape[1] != key.shape[1])
+        assert options["window_size"] == (-1, 0)
+        return _attend_rectangle(query, key, value, layout, options["scale"], query.shape[1] != key.shape[1])
+
+    def of_2_11(query: Any, key: Any, value: Any, *more: Any, scale: Any, window_size: Any) -> torch.Tensor:
+        return attend(query, key, value, *more, scale=scale, window_size=window_size)
+
+    def of_2_13(query: Any, key: Any, value: Any, *more: Any, enable_gqa: bool = False, **options: Any) -> torch.Tensor:
+        return attend(query, key, value, *more, enable_gqa=enable_gqa, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", of_2_13 if takes_groups else of_2_11)
+    expected = _attend_rectangle(query, key, value, layout, 0.5, True)
+    torch.testing.assert_close(_attend_varlen(query, key, value, layout, 0.5, True), expected)

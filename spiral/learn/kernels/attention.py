@@ -3,6 +3,7 @@
 Suffixes: _N packed tokens, _B samples, _L tokens of the longest sample, _H heads, _D head dimension.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,11 +77,20 @@ def _attend_varlen(
     scaling: float | None,
     grouped: bool,
 ) -> torch.Tensor:
-    """[N, heads, D], with PyTorch's FlashAttention kernels for sequences of varying length (CUDA, half precision)."""
-    from torch.nn.attention.varlen import varlen_attn
+    """[N, heads, D], with PyTorch's FlashAttention kernels for sequences of varying length (CUDA, half precision).
 
+    PyTorch 2.11 has no `enable_gqa` for it: there each key head is repeated for the query heads that share it.
+    """
+    from torch.nn.attention import varlen
+
+    options: dict[str, Any] = {}
+    if grouped and "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters:
+        options["enable_gqa"] = True
+    elif grouped:
+        sharing = query_NHD.shape[1] // key_NHD.shape[1]
+        key_NHD, value_NHD = (x_NHD.repeat_interleave(sharing, dim=1) for x_NHD in (key_NHD, value_NHD))
     start, longest = layout.start_B, layout.longest
-    return varlen_attn(  # type: ignore[return-value]
+    return varlen.varlen_attn(  # type: ignore[return-value]
         query_NHD,
         key_NHD,
         value_NHD,
@@ -90,7 +100,7 @@ def _attend_varlen(
         longest,
         scale=scaling,
         window_size=(-1, 0),
-        enable_gqa=grouped,
+        **options,
     )
 
 
