@@ -70,12 +70,13 @@ def calibrated(run_dirs: Sequence[Path], workload: Workload) -> Speeds:
     fixed_and_per_token, _ = nnls(
         np.stack([np.ones(len(rows)), tokens], axis=1), np.array([row["perf/learn_s"] for row in rows])
     )
-    rest = [row["perf/step_s"] - row["perf/rollout_s"] - row["perf/learn_s"] - row["perf/sync_s"] for row in rows]
+    sync = [row["perf/sync_s"] + row.get("perf/turn_s", 0.0) for row in rows]
+    rest = [row["perf/step_s"] - row["perf/rollout_s"] - row["perf/learn_s"] for row in rows]
     driver = {
         "learn_s": float(fixed_and_per_token[0]),
         "token_s": float(fixed_and_per_token[1]),
-        "sync_s": median(row["perf/sync_s"] for row in rows),
-        "rest_s": max(0.0, median(rest)),
+        "sync_s": median(sync),
+        "rest_s": max(0.0, median(whole - part for whole, part in zip(rest, sync, strict=True))),
     }
 
     def differences(logs: NDArray[np.float64]) -> NDArray[np.float64]:

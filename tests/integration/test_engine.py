@@ -181,6 +181,18 @@ def test_figures_count_what_was_sampled(smoke_config: Config, model_dir: Path, i
             await engine.load(WeightsRef(version=2, location=str(model_dir)))
             await playing
             assert engine.figures().preemptions == 0, "requests that new weights interrupt are not preempted"
+            playing = asyncio.create_task(play_all(sampler, matches(32)))
+            sampled = engine.figures().num_tokens
+            while engine.figures().num_tokens == sampled:
+                await asyncio.sleep(0.001)
+            await engine.sleep()  # on a GPU it would free its memory
+            sampled = engine.figures().num_tokens
+            await asyncio.sleep(1)
+            assert engine.figures().num_tokens == sampled, "an engine that sleeps samples nothing"
+            await engine.load(WeightsRef(version=3, location=str(model_dir)))
+            turns = [turn for episode in await playing for turn in episode.turns]
+            assert {turn.completion.max_version for turn in turns if turn.completion} == {2, 3}
+            assert engine.figures().preemptions == 0
 
     asyncio.run(check())
 
