@@ -15,7 +15,7 @@ from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.failures import explain, late, one_line
 from spiral.cluster.hosts import Host, end_hosts
 from spiral.cluster.machines import Machines
-from spiral.cluster.placement import Seat, place_generators, require_generators
+from spiral.cluster.placement import Seat, less, place_generators, require_generators
 from spiral.cluster.reactor import Outcome, Reactor
 from spiral.config import Config, RunFailed, RunInterrupted
 from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
@@ -84,7 +84,7 @@ class Generators:
 
     def require_room(self, learner: Sequence[Seat]) -> list[Seat]:
         """Seats for as many generators as fit beside the learner. Raises UserError if these are too few."""
-        nodes = _less(self._machines.nodes(), learner)
+        nodes = less(self._machines.nodes(), learner)
         seats = place_generators(self._config, nodes, learner)
         require_generators(self._config, seats, nodes)
         return seats
@@ -335,12 +335,3 @@ def linger_s(num_generators: int) -> tuple[float, float]:
 
 def _forget(busy: dict[str, Member], name: str, _: Any) -> None:
     del busy[name]
-
-
-def _less(nodes: Sequence[Any], seats: Sequence[Seat]) -> list[Any]:
-    """The machines without what actors in `seats` are about to reserve."""
-    remaining = []
-    for node in nodes:
-        here = [seat for seat in seats if seat.node.id == node.id]
-        remaining.append(node.less(sum(seat.cpus for seat in here), sum(seat.gpus for seat in here)))
-    return remaining

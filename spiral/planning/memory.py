@@ -121,6 +121,12 @@ def generator_memory(config: Config, shape: ModelShape, gpu_gib: float | None) -
     return Process(kind, generators.count * share, items, sequences)
 
 
+def away_bytes(config: Config, learner: Process, generator: Process) -> float:
+    """Main memory for what leaves a GPU that is used in turns: copies are kept from one turn to the next."""
+    of_learner = sum(learner.items.get(item, 0.0) for item in ("weights", "AdamW moments", "reference"))
+    return of_learner + (generator.items["weights"] if config.learner.lora_rank else 0.0)
+
+
 def problems(config: Config, learner: Process, generator: Process, gpu_gib: float | None) -> list[str]:
     """Why the run does not fit GPUs of `gpu_gib` GiB, with the cure; empty if it fits."""
     found = []

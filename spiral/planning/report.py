@@ -6,7 +6,15 @@ from rich.table import Table
 
 from spiral.config import Config, UserError
 from spiral.models.shape import ModelShape
-from spiral.planning.memory import GIB, LEARNER_SHARE, Process, generator_memory, learner_memory, problems
+from spiral.planning.memory import (
+    GIB,
+    LEARNER_SHARE,
+    Process,
+    away_bytes,
+    generator_memory,
+    learner_memory,
+    problems,
+)
 
 GPUS = {
     "a100": 80.0,
@@ -44,8 +52,9 @@ def report_memory(config: Config, gpu: str, console: Console | None = None) -> b
         f"{config.generators.max_model_len} tokens"
     )
     if config.generators.colocated and gib:
-        most = max(learner.total, generator.total)
-        console.print(f"learner and generator take turns: {most / GIB:.1f} GiB of the GPU at most")
+        most = max(learner.total, generator.total) / GIB
+        away = away_bytes(config, learner, generator) / GIB
+        console.print(f"in turns: {most:.1f} GiB of the GPU at most, and {away:.1f} GiB of main memory for the other's")
     reasons = problems(config, learner, generator, gib)
     if config.num_gpus == 0:
         needed = learner.count * learner.total + generator.count * generator.total
