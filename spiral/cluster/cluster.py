@@ -8,7 +8,7 @@ from typing import Any
 
 from spiral.cluster.delivery import Delivery
 from spiral.cluster.dispatcher import Arrival, Dispatcher
-from spiral.cluster.evaluating import Evaluating
+from spiral.cluster.evaluating import Evaluating, Played
 from spiral.cluster.figures import FigureBook
 from spiral.cluster.inbox import Inbox
 from spiral.cluster.learners import Learners
@@ -16,9 +16,11 @@ from spiral.cluster.machines import LogCopies, Machines
 from spiral.cluster.placement import Seat, place_learner
 from spiral.cluster.reactor import Reactor
 from spiral.cluster.session import ray_session
+from spiral.cluster.turns import Turns
 from spiral.cluster.weight_client import WeightClient
 from spiral.cluster.weights import PublishedWeights
 from spiral.config import Config, UserError
+from spiral.game.solve import DecisionPoint
 from spiral.stop import Stop
 from spiral.storage.shared_memory import SHARED_MEMORY, remove_stale
 from spiral.types import EpisodeHeader, Match, WeightsRef
@@ -68,6 +70,7 @@ class Cluster(Evaluating):
     def _start_actors(self) -> None:
         seats = self._placed()
         self.learners = Learners(self._config, self._machines, self._reactor, seats)
+        self.turns = Turns(self.generators, self.learners, is_shared=self._config.generators.colocated)
         self.generators.start(seats)
 
     def _placed(self) -> list[Seat]:
@@ -101,6 +104,9 @@ class Cluster(Evaluating):
         """Wait until the learner has loaded the model or a checkpoint, and all generators play with its weights."""
         limit_s = self._config.generators.start_timeout_s
         self._require_run_dir()
+        if self.turns.is_shared:  # one after the other: an engine takes what it finds free
+            self.generators.wait_until("wait")
+            self.turns.begin()
         self._reactor.get_all(self.learners.construct(), limit_s, "start", interruptible=True)
         if resumed_from is not None:
             self.learners.ask("load", resumed_from.absolute(), interruptible=True)
@@ -149,10 +155,21 @@ class Cluster(Evaluating):
             oldest = self._dispatcher.version - self._config.rollout.max_staleness
             return not self._dispatcher.due() and not self._inbox.must_wait(oldest)
 
+        self.turns.to_generators()
         self.generators.deal()
         self._reactor.wait(done, interruptible=True)
         void, self._inbox.void = self._inbox.void, []
         return self._inbox.take(), void, time.monotonic() - (full_s or time.monotonic())
+
+    def play(self, matches: Sequence[Match]) -> Played:
+        """See `Evaluating.play`."""
+        self.turns.to_generators()
+        return super().play(matches)
+
+    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+        """See `Evaluating.action_logprobs`."""
+        self.turns.to_generators()
+        return super().action_logprobs(game_id, points)
 
     def _on_episodes(self, arrivals: list[Arrival], episodes: Any) -> None:
         if not arrivals[0].trains:
@@ -170,8 +187,10 @@ class Cluster(Evaluating):
         self.generators.deal()
 
     def learn(self, step: int, version: int, match_ids: Sequence[int]) -> dict[str, float]:
-        """One training step; returns the learner's metrics. Matches are played meanwhile."""
-        return self.learners.ask("train", step, version, list(match_ids))  # type: ignore[no-any-return]
+        """One training step; returns the learner's metrics. Matches are played meanwhile, if staleness permits."""
+        wait_s = self.turns.to_learner()
+        metrics: dict[str, float] = self.learners.ask("train", step, version, list(match_ids))
+        return metrics | ({"perf/turn_s": wait_s} if self.turns.is_shared else {})
 
     def sync(self, version: int) -> None:
         """Publish the learner's weights to every generator as policy version `version`."""
@@ -181,6 +200,7 @@ class Cluster(Evaluating):
             return
         weights: WeightsRef = self.learners.ask("publish", version)
         published = PublishedWeights(weights, self.learners, self.generators.hosts)
+        self.turns.to_new_weights()
         self.generators.update(version, published.load)
 
     def record(self, step: int) -> None:
@@ -195,6 +215,7 @@ class Cluster(Evaluating):
 
     def begin_save(self, state: dict[str, Any]) -> None:
         """Start writing the checkpoint of `state`. Returns as soon as the learner has a copy to write."""
+        self.turns.to_learner()
         self.learners.ask("begin_save", self._config.run_dir.absolute(), state)
 
     def finish_save(self) -> None:

@@ -34,8 +34,8 @@ PLACE_EVERY_S = 2.0
 
 OnEpisodes = Callable[[list[Arrival], Any], None]
 """Gets arrivals and the reference to their episodes. Void ones are among the arrivals, but have no episode."""
-LoadWeights = Callable[[Host], Any]
-"""Begins to load the newest weights into a generator. Returns the reference to the call."""
+Begin = Callable[[Host], Any]
+"""Begins a call of a generator, such as to load the newest weights. Returns the reference to the call."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,8 @@ class Generators:
         self._config = config
         self._machines = machines
         self._reactor = reactor
-        self._load: LoadWeights | None = None
+        self._load: Begin | None = None
+        self._is_asleep = False  # all engines, because the learner has the GPU
         self._on_episodes = on_episodes
         self._say = say
         self._is_starting = True  # until the first ones play: a failure then ends the run
@@ -237,7 +238,7 @@ class Generators:
             limit_s = limits.get(member.state, report_s)
             if now - member.since_s > limit_s and not self._is_starting:
                 self._lose(member, one_line(late(member.host, limit_s, "answer")))
-        if not self._is_starting and now - self._placed_s > PLACE_EVERY_S:
+        if not self._is_starting and not self._is_asleep and now - self._placed_s > PLACE_EVERY_S:
             self._placed_s = now
             self._start_missing(now)
 
@@ -267,30 +268,49 @@ class Generators:
         """The generators that are ready."""
         return [member for member in self.members.values() if member.state == "play"]
 
-    def update(self, version: int, load: LoadWeights) -> None:
+    def update(self, version: int, load: Begin) -> None:
         """Make all generators sample with policy version `version`, which `load` loads. One that cannot is replaced.
 
         A generator that is started later begins with the newest weights, too.
         """
-        self._version, self._load = version, load
-        loading: dict[str, Member] = {}
-        action = f"load policy version {version}"
+        self._version, self._load, self._is_asleep = version, load, False
+        playing = self.playing()
         for member in list(self.members.values()):
             if member.state == "wait":
                 self._load_into(member)
-            elif member.state == "play":
-                loading[member.host.name] = member
-                self.watch(member, load(member.host), action, partial(_forget, loading, member.host.name))
-
-        def late_ones() -> list[Member]:
-            return [member for name, member in loading.items() if self.members.get(name) is member]
-
-        limit_s, start_s = self._config.weights.timeout_s, time.monotonic()
-        self._reactor.wait(lambda: not late_ones() or time.monotonic() - start_s > limit_s)
-        for member in late_ones():
-            self._lose(member, one_line(late(member.host, limit_s, action)))
+        self._call(playing, load, f"load policy version {version}")
         self.dispatcher.version = version
         self.deal()
+
+    def sleep(self) -> None:
+        """Make all engines free their GPU until weights are loaded again. One that cannot is replaced after that."""
+        self._is_asleep = True
+        for member in list(self.members.values()):
+            if member.state in ("start", "load"):
+                self._lose(member, "it was not ready when the learner's turn began")
+        self._call(list(self.members.values()), lambda host: host.call("sleep"), "free its GPU")
+
+    def wake(self) -> None:
+        """Load the newest weights again, which wakes the engines."""
+        assert self._load is not None
+        self.update(self._version, self._load)
+
+    def _call(self, members: Sequence[Member], begin: Begin, action: str) -> None:
+        """Begin a call of each of these generators, and wait. One that fails or is late is replaced."""
+        busy: dict[str, Member] = {}
+        for member in members:
+            busy[member.host.name] = member
+            self.watch(member, begin(member.host), action, partial(_forget, busy, member.host.name))
+
+        def late_ones() -> list[Member]:
+            return [member for name, member in busy.items() if self.members.get(name) is member]
+
+        limit_s, start_s = self._config.weights.timeout_s, time.monotonic()
+        self._reactor.wait(
+            lambda: not late_ones() or time.monotonic() - start_s > limit_s, interruptible=self._is_starting
+        )
+        for member in late_ones():
+            self._lose(member, one_line(late(member.host, limit_s, action)))
 
     def updated_together(self, version: int) -> None:
         """The learner has sent policy version `version` to all generators at once."""
@@ -313,5 +333,5 @@ def linger_s(num_generators: int) -> tuple[float, float]:
     return short, long
 
 
-def _forget(loading: dict[str, Member], name: str, _: Any) -> None:
-    del loading[name]
+def _forget(busy: dict[str, Member], name: str, _: Any) -> None:
+    del busy[name]

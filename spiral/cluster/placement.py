@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from spiral.config import Config, UserError
 
+SHARE = 0.5
+"""Of a GPU that learner and generator use in turns, Ray reserves a half for each. It gives them the same one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
@@ -18,11 +21,11 @@ class Node:
     gpus: float
     is_ours: bool
 
-    def less(self, cpus: int, gpus: int) -> "Node":
+    def less(self, cpus: int, gpus: float) -> "Node":
         """This machine after an actor has reserved its share."""
         return replace(self, cpus=self.cpus - cpus, gpus=self.gpus - gpus)
 
-    def has(self, cpus: int, gpus: int) -> bool:
+    def has(self, cpus: int, gpus: float) -> bool:
         return self.cpus >= cpus and self.gpus >= gpus
 
     def __str__(self) -> str:
@@ -40,7 +43,7 @@ class Seat:
     name: str
     node: Node
     cpus: int
-    gpus: int
+    gpus: float
     first_core: int = 0
     part: int = 0
     sharers: int = 1
@@ -59,7 +62,7 @@ def place_learner(config: Config, nodes: Sequence[Node]) -> list[Seat]:
     Rank 0 writes checkpoints into the run directory. Raises UserError if the ranks do not fit.
     """
     cfg = config.learner
-    gpus = int(cfg.gpus > 0)
+    gpus = int(cfg.gpus > 0) * (SHARE if config.generators.colocated else 1)
     names = ["learner"] if cfg.ranks == 1 else [f"learner_{rank}" for rank in range(cfg.ranks)]
     seats: list[Seat] = []
     for node in sorted(nodes, key=lambda node: (not node.is_ours, -node.gpus, -node.cpus)):
@@ -85,20 +88,25 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
     """Seats for as many of the missing generators as fit, spread over the machines.
 
     `taken` are the seats of the learner and of the running generators, whose resources `nodes` must not include.
-    Generators are called generator_0 to generator_<count - 1>; the lowest free names are used.
+    Generators are called generator_0 to generator_<count - 1>; the lowest free names are used. One that is colocated
+    goes where the learner is.
     """
     cfg = config.generators
+    gpus = _generator_gpus(config)
+    of_learner = {seat.node.id for seat in taken if not seat.name.startswith("generator")}
+    if cfg.colocated and of_learner:
+        nodes = [node for node in nodes if node.id in of_learner]
     free = {node.id: node for node in nodes}
     load = Counter(seat.node.id for seat in taken if seat.name.startswith("generator"))
     used_names = {seat.name for seat in taken}
     names = [name for i in range(cfg.count) if (name := f"generator_{i}") not in used_names]
     chosen: list[tuple[str, Node]] = []
     for name in names:
-        fitting = [node for node in free.values() if node.has(cfg.cpus, cfg.gpus)]
+        fitting = [node for node in free.values() if node.has(cfg.cpus, gpus)]
         if not fitting:
             break
         node = min(fitting, key=lambda node: (load[node.id], -node.gpus, -node.cpus, node.id))
-        free[node.id] = node.less(cfg.cpus, cfg.gpus)
+        free[node.id] = node.less(cfg.cpus, gpus)
         load[node.id] += 1
         chosen.append((name, node))
     seats: list[Seat] = []
@@ -111,7 +119,7 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
                 name=name,
                 node=node,
                 cpus=cfg.cpus,
-                gpus=cfg.gpus,
+                gpus=gpus,
                 first_core=_free_cores(here, cfg.cpus),
                 part=of_kind - sum(other.id == node.id for _, other in chosen) + before,
                 sharers=of_kind,
@@ -134,8 +142,18 @@ def require_generators(config: Config, seats: Sequence[Seat], nodes: Sequence[No
     cfg = config.generators
     needed = min(cfg.min_count or cfg.count, cfg.count)
     if len(seats) < needed:
-        wanted = f"{needed} generators with {_share(cfg.cpus, cfg.gpus)} each do not fit beside the learner"
+        share = _share(cfg.cpus, _generator_gpus(config))
+        wanted = f"{needed} generators with {share} each do not fit beside the learner"
         raise UserError(f"{wanted}: {_cluster(nodes)}; there is room for {len(seats)}")
+
+
+def less(nodes: Sequence[Node], seats: Sequence[Seat]) -> list[Node]:
+    """The machines without what actors in `seats` are about to reserve."""
+    remaining = []
+    for node in nodes:
+        here = [seat for seat in seats if seat.node.id == node.id]
+        remaining.append(node.less(sum(seat.cpus for seat in here), sum(seat.gpus for seat in here)))
+    return remaining
 
 
 def _free_cores(seats: Iterable[Seat], cpus: int) -> int:
@@ -147,7 +165,12 @@ def _free_cores(seats: Iterable[Seat], cpus: int) -> int:
     return first
 
 
-def _share(cpus: int, gpus: int) -> str:
+def _generator_gpus(config: Config) -> float:
+    """GPUs that Ray reserves for a generator."""
+    return config.generators.gpus * (SHARE if config.generators.colocated else 1)
+
+
+def _share(cpus: int, gpus: float) -> str:
     return f"{cpus} CPUs and {gpus} GPUs"
 
 

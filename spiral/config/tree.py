@@ -91,6 +91,8 @@ class GeneratorsConfig(Section):
     """GPUs per generator (tensor parallel). 0: run on the CPU."""
     cpus: Natural = 0
     """CPU cores that a generator has to itself. 0: generators without GPUs share all cores of their machine."""
+    colocated: bool = False
+    """One GPU for learner and generator, in turns: while one works, the other's weights are in main memory."""
     max_num_seqs: Count = 256
     """Maximum number of sequences that an engine samples at the same time."""
     max_model_len: Count = 4096
@@ -218,12 +220,28 @@ class Config(Section):
             raise ValueError("weights.transport nccl needs GPUs for learner and generators; use files")
         if self.weights.transport == "nccl" and self.learner.lora_rank:
             raise ValueError("weights.transport nccl sends whole models; LoRA adapters travel as files")
+        self._require_turns()
         if self.rollout.max_tokens >= self.generators.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) leaves no room for a prompt in "
                 f"generators.max_model_len ({self.generators.max_model_len})"
             )
         return self
+
+    def _require_turns(self) -> None:
+        """Raise ValueError if learner and generator cannot take turns on a GPU, though they should."""
+        generators, learner = self.generators, self.learner
+        if not generators.colocated:
+            return
+        if generators.count != 1 or learner.ranks != 1 or generators.gpus != learner.gpus:
+            raise ValueError(
+                "generators.colocated is for one generator and one rank of the learner on one GPU: set "
+                "generators.count, generators.gpus and learner.gpus to 1"
+            )
+        if self.rollout.max_staleness:
+            raise ValueError("generators.colocated plays and learns in turn: set rollout.max_staleness to 0")
+        if self.weights.transport == "nccl":
+            raise ValueError("weights.transport nccl needs a GPU for each end; generators.colocated has one: use files")
 
     @property
     def run_dir(self) -> Path:
@@ -233,4 +251,6 @@ class Config(Section):
     @property
     def num_gpus(self) -> int:
         """GPUs that a run reserves, for learner and generators."""
+        if self.generators.colocated:
+            return self.learner.gpus
         return self.learner.gpus + self.generators.count * self.generators.gpus

@@ -20,11 +20,12 @@ from spiral.learn.kernels.logprobs import TokenStats
 from spiral.learn.kernels.packing import Batch, make_batch, plan_packs
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.loss import LossInputs, importance_ratios, kl_loss, load_loss, reinforce
+from spiral.learn.model.offload import Offload
 from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import DTYPES, trainable
 from spiral.learn.model.policy import Policy
 from spiral.learn.model.reference import Reference
-from spiral.learn.model.sharding import all_reduce, balance_by_length, join, materialise, shard
+from spiral.learn.model.sharding import all_reduce, balance_by_length, join, materialise, shard, weights_at_rest
 from spiral.learn.rank import SINGLE_RANK, Rank
 from spiral.learn.recording import EpisodeRecorder, TrainedStep
 from spiral.learn.samples import cut_evenly, make_samples, score_turns
@@ -76,6 +77,7 @@ class Learner:
         )
         self._saver = Saver(config, rank, self._mesh, parts)
         self._recorder = EpisodeRecorder(config.episodes.keep)
+        self._offload = Offload()
         self._received: dict[int, Episode] = {}
         self._trained: TrainedStep | None = None
 
@@ -251,6 +253,23 @@ class Learner:
     def close(self) -> None:
         """Remove the published weights."""
         self._publisher.close()
+
+    # --- turns on a GPU that an engine shares: see `spiral.cluster.turns`
+
+    def offload(self) -> None:
+        """Move all weights and moments to main memory, once no checkpoint reads them, and free the device's.
+
+        Until `restore` only episodes can be received and recorded.
+        """
+        self._saver.wait_until_written()
+        self._optimizer.zero_grad()
+        wrappers = [self._policy, *([self._reference] if isinstance(self._reference, Reference) else [])]
+        weights = [tensor for wrapper in wrappers for tensor in weights_at_rest(wrapper).values()]
+        self._offload.release([*weights, *self._optimizer.tensors()])
+
+    def restore(self) -> None:
+        """Undo `offload`."""
+        self._offload.restore()
 
     # --- checkpoints
 

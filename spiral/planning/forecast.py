@@ -66,8 +66,11 @@ def what_if(config: Config, workload: Workload, speeds: Speeds) -> dict[int, For
     }
 
 
-def plot(forecasts: dict[int, Forecast], count: int, path: Path) -> None:
-    """Games per hour, and the share of time in which generators and learner work, over the number of generators."""
+def plot(forecasts: dict[int, Forecast], config: Config, num_gpus: int | None, path: Path) -> None:
+    """Games per hour, and the share of time in which generators and learner work, over the number of generators.
+
+    With `num_gpus` the learner has those of so many GPUs that the generators leave.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -83,9 +86,9 @@ def plot(forecasts: dict[int, Forecast], count: int, path: Path) -> None:
     busy.plot(counts, [forecasts[n].learner_busy for n in counts], marker="s", label="learner")
     busy.set_ylabel("share of time at work")
     busy.set_ylim(0, 1.05)
-    busy.set_xlabel("generators.count")
+    busy.set_xlabel("generators.count" + (f"; the learner has the others of {num_gpus} GPUs" if num_gpus else ""))
     for axes in (games, busy):
-        axes.axvline(count, color="grey", linestyle="--", linewidth=1, label="this config")
+        axes.axvline(config.generators.count, color="grey", linestyle="--", linewidth=1, label="this config")
         axes.grid(alpha=0.3)
     busy.legend()
     figure.savefig(path, dpi=120)

@@ -13,6 +13,8 @@ from spiral.models.shape import ModelShape
 GIB = 2**30
 RUNTIME_GIB = {"learner": 2.5, "generator": 3.0}
 """Assumed, not measured by us: CUDA's context, NCCL's buffers and fragmentation; for an engine also its CUDA graphs."""
+ASLEEP_GIB = {"learner": 1.0, "generator": 2.0}
+"""Assumed, not measured by us: what remains on a shared GPU of the one whose turn it is not, such as CUDA graphs."""
 BATCHED_TOKENS = 8192
 """Tokens that vLLM computes at once, by default."""
 LEARNER_SHARE = 0.9
@@ -66,6 +68,8 @@ def learner_memory(config: Config, shape: ModelShape, tokens: int | None = None)
     items["logits"] = 3.0 * 4 * min(learner.logprob_chunk, tokens) * shape.vocabulary
     if learner.gpus:
         items["CUDA, NCCL (assumed)"] = RUNTIME_GIB["learner"] * GIB
+    if learner.gpus and config.generators.colocated:
+        items["generator, asleep (assumed)"] = ASLEEP_GIB["generator"] * GIB
     return Process("learner rank", ranks, items)
 
 
@@ -109,10 +113,18 @@ def generator_memory(config: Config, shape: ModelShape, gpu_gib: float | None) -
     else:
         cache = float(generators.kv_cache_gib * GIB)
     items["KV cache"] = cache
+    if generators.gpus and generators.colocated:
+        items["learner, away (assumed)"] = ASLEEP_GIB["learner"] * GIB
     per_token = 2 * shape.num_layers * shape.keys * element / min(share, shape.num_key_heads)
     sequences = max(0.0, cache) / per_token / generators.max_model_len
     kind = "generator" if share == 1 else "GPU of a generator"
     return Process(kind, generators.count * share, items, sequences)
+
+
+def away_bytes(config: Config, learner: Process, generator: Process) -> float:
+    """Main memory for what leaves a GPU that is used in turns: copies are kept from one turn to the next."""
+    of_learner = sum(learner.items.get(item, 0.0) for item in ("weights", "AdamW moments", "reference"))
+    return of_learner + (generator.items["weights"] if config.learner.lora_rank else 0.0)
 
 
 def problems(config: Config, learner: Process, generator: Process, gpu_gib: float | None) -> list[str]:
@@ -125,6 +137,11 @@ def problems(config: Config, learner: Process, generator: Process, gpu_gib: floa
             f"the KV cache of a generator holds {generator.num_sequences:.1f} sequences of "
             f"{config.generators.max_model_len} tokens: raise {key}, or lower generators.max_model_len"
         )
+    if config.generators.gpus and generator.total > (gpu_gib or 0.0) * GIB:
+        found.append(
+            f"a generator needs {generator.total / GIB:.1f} GiB with what the learner keeps of the GPU: lower "
+            "generators.gpu_memory_utilization"
+        )
     if config.learner.gpus and learner.total > LEARNER_SHARE * (gpu_gib or 0.0) * GIB:
         found.append(_cure(config, learner))
     return found
@@ -135,7 +152,7 @@ def _cure(config: Config, process: Process) -> str:
     learner = config.learner
     cures = [
         "learner.gradient_checkpointing=true" if not learner.gradient_checkpointing else "",
-        "more learner.gpus",
+        "more learner.gpus" if not config.generators.colocated else "",
         "learner.offload_optimizer=true" if not learner.offload_optimizer else "",
         "learner.lora_rank" if not learner.lora_rank else "",
         "a smaller learner.pack_tokens" if learner.pack_tokens > config.generators.max_model_len else "",

@@ -41,6 +41,8 @@ class Driver(Protocol):
     ) -> RequestOutput: ...
     async def pause(self) -> None: ...
     async def resume(self) -> None: ...
+    async def sleep(self, level: int) -> None: ...
+    async def wake(self, tag: str) -> None: ...
     async def call(self, method: str, **arguments: Any) -> list[Any]: ...
     async def add_adapter(self, adapter: LoRARequest) -> None: ...
     def shutdown(self) -> None: ...
@@ -49,12 +51,14 @@ class Driver(Protocol):
 class Engine:
     """One vLLM engine and the policy version whose weights it holds."""
 
-    def __init__(self, driver: Driver, rollout: RolloutConfig, max_model_len: int) -> None:
+    def __init__(self, driver: Driver, rollout: RolloutConfig, max_model_len: int, *, sleep_level: int = 1) -> None:
         self.version = 0
         self._driver = driver
         self._rollout = rollout
         self._max_model_len = max_model_len
         self._adapter: LoRARequest | None = None
+        self._sleep_level = sleep_level
+        self._is_asleep = False
         self._sampling = SamplingParams(
             temperature=rollout.temperature,
             max_tokens=rollout.max_tokens,
@@ -80,7 +84,8 @@ class Engine:
         if in_process is None:
             in_process = generators.gpus == 0
         driver: Driver = StepLoop.start(args) if in_process else EngineProcess.start(args)
-        return cls(driver, config.rollout, generators.max_model_len)
+        # Asleep, vLLM keeps the weights in main memory (1) or not (2): a whole model is replaced when the engine wakes.
+        return cls(driver, config.rollout, generators.max_model_len, sleep_level=1 if config.learner.lora_rank else 2)
 
     async def sample(self, prompt_ids: "Tokens") -> Completion:
         """Sample one completion. Raises PromptTooLong."""
@@ -123,14 +128,26 @@ class Engine:
     async def load(self, weights: WeightsRef) -> None:
         """Load published weights.
 
-        Requests in flight keep their tokens; their KV cache, like all of the old version's, is recomputed.
+        Requests in flight keep their tokens; their KV cache, like all of the old version's, is recomputed. An engine
+        that sleeps wakes: it takes the memory of its weights, and once they are there that of the KV cache.
         """
-        await self._driver.pause()
+        if self._is_asleep:
+            await self._driver.wake("weights")
+        else:
+            await self._driver.pause()
         if weights.is_adapter:
             await self._load_adapter(weights)
         else:
             await self._driver.call("reload_weights", weights_path=weights.location)
+        if self._is_asleep:
+            await self._driver.wake("kv_cache")
+            self._is_asleep = False
         await self._resume(weights.version)
+
+    async def sleep(self) -> None:
+        """Free the GPU's memory until `load`. Requests in flight keep their tokens."""
+        await self._driver.sleep(self._sleep_level)
+        self._is_asleep = True
 
     async def connect(self, rendezvous: dict[str, Any]) -> None:
         """Join the process group over which the learner sends weights."""
@@ -185,6 +202,7 @@ def engine_args(model_dir: Path, config: Config, seed: int) -> EngineArgs:
         disable_log_stats=True,
         generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
         weight_transfer_config=None if transport == "files" else WeightTransferConfig(backend=transport),
+        enable_sleep_mode=generators.colocated and not on_cpu,
         enable_lora=learner.lora_rank > 0,
         lora_target_modules=list(learner.lora_targets),  # not the head: vLLM's CPU build cannot score prompts then
         max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= learner.lora_rank),

@@ -63,6 +63,15 @@ class EngineProcess:
         await self._llm.resume_generation()
         self.meter.resume()
 
+    async def sleep(self, level: int) -> None:
+        """Stop sampling, and free the memory of KV cache and weights. Requests are kept."""
+        self.meter.pause()
+        await self._llm.sleep(level, mode="keep")
+
+    async def wake(self, tag: str) -> None:
+        """Take the memory of "weights" or of the "kv_cache" again. After both, `resume` has to be called."""
+        await self._llm.wake_up([tag])
+
     async def call(self, method: str, **arguments: Any) -> list[Any]:
         """Call a method of vLLM's workers."""
         results: list[Any] = await self._llm.collective_rpc(method, kwargs=arguments)

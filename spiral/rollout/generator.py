@@ -168,6 +168,10 @@ class Generator:
         verify(weights)
         self._run(self._engine.load(weights))
 
+    def sleep(self) -> None:
+        """Free the GPU until weights are loaded again."""
+        self._run(self._engine.sleep())
+
     def close(self) -> None:
         """Remove what this generator has written."""
         self._store.close()

@@ -86,6 +86,13 @@ class StepLoop:
         self.meter.resume()
         self._ensure_stepping()
 
+    async def sleep(self, level: int) -> None:
+        """Stop stepping. Nothing is freed: on CPUs, where this loop is used, vLLM cannot."""
+        await self.pause()
+
+    async def wake(self, tag: str) -> None:
+        """Nothing was freed. `resume` has to be called."""
+
     async def call(self, method: str, **arguments: Any) -> list[Any]:
         """Call a method of vLLM's worker."""
         results: list[Any] = self._engine.collective_rpc(method, kwargs=arguments)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.config import Config
 from spiral.learn.learner import Learner
+from spiral.learn.samples import make_samples, score_turns
 from spiral.rollout.engine import Engine
 from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.play import play
@@ -181,6 +182,18 @@ def test_figures_count_what_was_sampled(smoke_config: Config, model_dir: Path, i
             await engine.load(WeightsRef(version=2, location=str(model_dir)))
             await playing
             assert engine.figures().preemptions == 0, "requests that new weights interrupt are not preempted"
+            playing = asyncio.create_task(play_all(sampler, matches(32)))
+            sampled = engine.figures().num_tokens
+            while engine.figures().num_tokens == sampled:
+                await asyncio.sleep(0.001)
+            await engine.sleep()  # on a GPU it would free its memory
+            sampled = engine.figures().num_tokens
+            await asyncio.sleep(1)
+            assert engine.figures().num_tokens == sampled, "an engine that sleeps samples nothing"
+            await engine.load(WeightsRef(version=3, location=str(model_dir)))
+            turns = [turn for episode in await playing for turn in episode.turns]
+            assert {turn.completion.max_version for turn in turns if turn.completion} == {2, 3}
+            assert engine.figures().preemptions == 0
 
     asyncio.run(check())
 
@@ -245,6 +258,68 @@ def test_a_step_that_fails_ends_all_requests_and_every_later_one(smoke_config: C
             errors.append((await asyncio.gather(sampler.engine.sample(prompt), return_exceptions=True))[0])
         assert [type(error) for error in errors] == [RuntimeError] * 4
         assert all("the engine failed: AttributeError" in str(error) for error in errors)
+
+    asyncio.run(check())
+
+
+def test_a_tokenizer_without_a_pad_token_plays_trains_and_is_published(
+    smoke_config: Config, model_dir: Path, tmp_path: Path
+) -> None:
+    """Llama's tokenizer has none. Nothing is padded, so nothing needs one."""
+    padless = tmp_path / "padless"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
+    tokenizer.pad_token = model.config.pad_token_id = model.generation_config.pad_token_id = None
+    model.save_pretrained(padless)
+    tokenizer.save_pretrained(padless)
+    assert AutoTokenizer.from_pretrained(padless).pad_token is None
+
+    async def check() -> None:
+        config = changed(smoke_config, weights={"dir": tmp_path / "weights"}, rollout={"context": "conversation"})
+        learner = Learner(config, padless)
+        async with running(config, padless) as sampler:
+            for step in (1, 2):
+                metrics = learner.step(step, step - 1, await play_all(sampler, matches(16, first=16 * step)))
+                assert metrics["train/logprob_diff_max"] <= 1e-4
+                await sampler.engine.load(publish(learner, step))
+        learner.begin_save(tmp_path, {"step": 2})
+        learner.finish_save()
+        assert AutoTokenizer.from_pretrained(tmp_path / "checkpoints" / "step_000002").pad_token is None
+
+    asyncio.run(check())
+
+
+def test_in_bfloat16_a_temperature_scales_the_difference_between_sampler_and_learner_and_adds_none(
+    smoke_config: Config, model_dir: Path
+) -> None:
+    """Logits that both round to bfloat16 differ by as much at any temperature T, so log-probabilities by 1 / T."""
+
+    async def differences(driver: Any, temperature: float) -> NDArray[np.float64]:
+        keys = {"model": {"dtype": "bfloat16"}, "rollout": {"temperature": temperature}}
+        config = changed(smoke_config, **keys)
+        learner = Learner(config, model_dir)
+        engine = Engine(driver, config.rollout, config.generators.max_model_len)
+        prompter = Prompter(AutoTokenizer.from_pretrained(model_dir), MessageBuilder.of(config.rollout))
+        episodes = await play_all(Sampler(engine, prompter, conversation=False), matches(512))
+        no_advantage = [(0.0,) * len(episode.turns) for episode in episodes]
+        table = make_samples(score_turns(episodes, no_advantage, gamma=1.0, format_penalty=0.0))
+        found = []
+        for batch, _ in learner._micro_batches(table, list(range(len(table))), 0):
+            with torch.no_grad():
+                found.append((learner._forward(batch).logprob_T - batch.behavior_logprob_T).abs())
+        return np.asarray(torch.cat(found).double())
+
+    async def check() -> None:
+        config = changed(smoke_config, model={"dtype": "bfloat16"})
+        async with running(config, model_dir) as sampler:
+            driver = sampler.engine._driver
+            plain, sharper = [await differences(driver, temperature) for temperature in (1.0, 0.7)]
+        assert plain.mean() > 1e-4, "the two round differently"
+        for statistic in (
+            np.mean,
+            lambda values: np.sqrt(np.mean(values**2)),
+            lambda values: np.quantile(values, 0.99),
+        ):
+            assert statistic(sharper) <= 1.1 / 0.7 * statistic(plain)
 
     asyncio.run(check())
 

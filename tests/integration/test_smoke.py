@@ -117,11 +117,12 @@ def test_a_conversation_is_one_sample_a_role_and_two_ranks_train_it(model_dir: P
 
 
 def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Path) -> None:
-    """Only adapters travel and are kept; merged they are a model like any other."""
-    lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.pairs=5"]
-    ok(spiral("train", "smoke", f"run.dir={tmp_path}", *lora))
+    """Only adapters travel and are kept; merged they are a model like any other. Learner and engine take turns."""
+    lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.pairs=5", "generators.colocated=true"]
+    ok(spiral("train", "smoke", f"run.dir={tmp_path}", *lora, "checkpoint.every=1"))
     run_dir = tmp_path / "smoke"
     assert rows(run_dir)[0]["eval/kuhn_poker/nash_conv"] >= 0.6
+    assert all(row["perf/turn_s"] > 0 and row["rollout/staleness_mean"] == 0 for row in rows(run_dir)[1:])
     ok(spiral("resume", str(run_dir), "steps=3", "eval.every=0"))
     assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3]
     assert max(row["train/logprob_diff_max"] for row in rows(run_dir)[1:]) <= 1e-4

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.gpu.publish import EngineClient
 from spiral.cluster.hosts import Host, Setup, start_host
-from spiral.cluster.placement import Node, Seat
+from spiral.cluster.placement import SHARE, Node, Seat
 from spiral.cluster.weight_client import WeightClient
 from spiral.config import Config, RunFailed
 from spiral.learn.learner import Learner
@@ -67,7 +67,7 @@ def test_generators_sample_with_the_weights_that_were_sent(
 
 @pytest.fixture
 def local_ray() -> Iterator[None]:
-    ray.init(log_to_driver=False, _node_ip_address="127.0.0.1", include_dashboard=False)
+    ray.init(log_to_driver=False, _node_ip_address="127.0.0.1", include_dashboard=False, num_gpus=3)
     yield
     ray.shutdown()
 
@@ -94,14 +94,17 @@ class RecordingGenerator:
     def calls(self) -> list[Any]:
         return self._calls
 
+    def gpus(self) -> list[Any]:
+        return ray.get_gpu_ids()
 
-def recording_generators(tmp_path: Path) -> list[Host]:
+
+def recording_generators(tmp_path: Path, gpus: float = 0) -> list[Host]:
     """Two of them, started."""
     (info,) = ray.nodes()
     here = Node(id=info["NodeID"], address="127.0.0.1", hostname="here", cpus=0, gpus=0, is_ours=True)
     hosts = []
     for index in range(2):
-        seat = Seat(name=f"generator_{index}", node=here, cpus=0, gpus=0)
+        seat = Seat(name=f"generator_{index}", node=here, cpus=0, gpus=gpus)
         hosts.append(start_host(Setup(seat, log=str(tmp_path / f"{index}.log"), module_path=(str(ROOT),))))
     ray.get([host.construct(f"{__name__}:RecordingGenerator") for host in hosts])
     return hosts
@@ -118,6 +121,12 @@ def test_every_generator_is_called_with_its_own_ranks(local_ray: None, tmp_path:
     calls = ray.get([generator.call("calls") for generator in generators])
     assert [of_one[0]["rank_offset"] for of_one in calls] == [1, 5]
     assert [of_one[1:] for of_one in calls] == [["begin", {"names": ["w"]}, 7]] * 2
+
+
+def test_actors_that_reserve_half_a_gpu_each_are_given_the_same_one(local_ray: None, tmp_path: Path) -> None:
+    """As learner and generator do that take turns. The GPUs are numbers here: Ray is told that there are three."""
+    first, second = ray.get([host.call("gpus") for host in recording_generators(tmp_path, gpus=SHARE)])
+    assert first == second and len(first) == 1
 
 
 def test_a_generator_that_does_not_answer_is_named(local_ray: None, tmp_path: Path) -> None:

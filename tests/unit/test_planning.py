@@ -73,6 +73,35 @@ def test_the_32b_run_fits_four_nodes(tmp_path: Path) -> None:
     assert problems(config, learner_memory(config, shape), generator_memory(config, shape, 79.6), 79.6) == []
 
 
+@pytest.fixture
+def qwen3_06b(tmp_path: Path) -> str:
+    """The override that names a directory with Qwen3-0.6B's configuration, and no weights."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16}
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3 | sizes | {"tie_word_embeddings": True}))
+    return f"model.name={tmp_path}"
+
+
+def test_in_turns_a_gpu_of_24_gb_holds_the_larger_of_learner_and_generator(qwen3_06b: str) -> None:
+    config = load_config("qwen3_0.6b_one_gpu", [qwen3_06b])
+    shape = ModelShape.of(config)
+    learner, generator = learner_memory(config, shape), generator_memory(config, shape, 24.0)
+    assert generator.total == pytest.approx((0.85 * 24 + 1) * GIB)  # its share, and what is left of the learner
+    assert learner.items["generator, asleep (assumed)"] == 2 * GIB
+    assert learner.total + generator.total > 24 * GIB  # side by side they would not fit
+    assert problems(config, learner, generator, 24.0) == []
+    result = CliRunner().invoke(app, ["plan", "qwen3_0.6b_one_gpu", qwen3_06b, "--gpu", "24"])
+    assert result.exit_code == 0
+    assert "in turns: 21.4 GiB of the GPU at most" in result.output
+    assert "fits on a GPU of 24 GiB" in result.output
+
+
+def test_a_generator_must_leave_room_for_what_the_learner_keeps(qwen3_06b: str) -> None:
+    config = load_config("qwen3_0.6b_one_gpu", [qwen3_06b, "generators.gpu_memory_utilization=0.98"])
+    shape = ModelShape.of(config)
+    (found,) = problems(config, learner_memory(config, shape), generator_memory(config, shape, 24.0), 24.0)
+    assert "lower generators.gpu_memory_utilization" in found
+
+
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [

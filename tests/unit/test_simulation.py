@@ -6,12 +6,14 @@ import pytest
 from typer.testing import CliRunner
 
 from spiral.cli.main import app
-from spiral.config import Config, UserError, dump
-from spiral.planning.calibrate import calibrated
+from spiral.config import Config, UserError, dump, load_config
 from spiral.planning.engine import SimulatedEngine
 from spiral.planning.forecast import WARM_UP, Forecast, in_full_swing, plot, what_if
+from spiral.planning.given import Given
+from spiral.planning.measured import Measured
 from spiral.planning.simulate import Simulation
 from spiral.planning.speeds import Speeds
+from spiral.planning.splits import best, splits
 from spiral.planning.workload import Lengths, Workload, lengths
 from spiral.storage.episode_files import EpisodeFiles
 from tests.builders import episode, sampled
@@ -20,7 +22,9 @@ GAME = "kuhn_poker"
 SPEEDS = Speeds(
     step_s=0.01, sequence_s=0.001, prompt_s=0.0, turn_s=0.0, learn_s=0.5, token_s=0.001, sync_s=0.1, rest_s=0.05
 )
-EVEN = Workload({GAME: [(Lengths(10, 5), Lengths(10, 5))]})
+EVEN_MATCHES = [(Lengths(10, 5), Lengths(10, 5))]
+EVEN = Workload({GAME: EVEN_MATCHES})
+PUBLISHED = Path(__file__).parents[2] / "docs" / "speeds_qwen3_30b_h100.yaml"
 
 
 def config(**keys: object) -> Config:
@@ -84,7 +88,7 @@ def test_more_generators_help_as_long_as_playing_takes_longest() -> None:
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    plot(what_if(config(), EVEN, SPEEDS), 1, tmp_path / "plan.png")
+    plot(what_if(config(), EVEN, SPEEDS), config(), None, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -133,11 +137,10 @@ def test_calibrated_speeds_predict_another_config(tmp_path: Path) -> None:
     )
     measured = config(rollout__episodes_per_step=128)
     run_dir = recorded_run(tmp_path / "run", measured, speeds)
-    workload = Workload.recorded([run_dir])
-    fitted = calibrated([run_dir], workload)
+    fitted = Given.measured([run_dir])
     for keys in ({"rollout__max_staleness": 1}, {"generators__count": 2}):
         other = config(**{"rollout__episodes_per_step": 128} | keys)
-        truth, guess = (Forecast.of(other, workload, one) for one in (speeds, fitted))
+        truth, guess = (Forecast.of(other, fitted.workload, one) for one in (speeds, fitted.speeds))
         assert guess.step_s == pytest.approx(truth.step_s, rel=0.05)
 
 
@@ -146,7 +149,7 @@ def test_a_run_that_is_too_short_is_refused(tmp_path: Path) -> None:
     rows = (run_dir / "metrics.jsonl").read_text().splitlines()
     (run_dir / "metrics.jsonl").write_text("\n".join(rows[:WARM_UP]) + "\n")
     with pytest.raises(UserError, match="too short to measure speeds"):
-        calibrated([run_dir], Workload.recorded([run_dir]))
+        Measured.of(run_dir)
 
 
 def test_a_game_that_was_not_recorded_is_named() -> None:
@@ -165,4 +168,83 @@ def test_the_command_prints_a_forecast(tmp_path: Path) -> None:
 
 def test_a_plot_needs_a_run_to_take_speeds_from() -> None:
     result = CliRunner().invoke(app, ["plan", "smoke", "--plot", "plan.png"])
-    assert "--plot and --price need --calibrate RUN_DIR" in str(result.exception)
+    assert "--plot, --price and --split need speeds" in str(result.exception)
+
+
+GPUS = ["generators.gpus=1", "learner.gpus=1", "rollout.episodes_per_step=64", "rollout.max_staleness=1"]
+
+
+def test_the_best_split_keeps_generators_and_learner_about_equally_busy() -> None:
+    run = load_config("smoke", [*GPUS, "generators.max_num_seqs=8"])
+    # A generator plays 64 matches in 64 / 8 * 2 turns * 5 tokens * 18 ms = 1.44 s, and a rank learns them in 5.76 s.
+    speeds = replace(SPEEDS, learn_s=0.0, token_s=5.76 / (64 * 2 * 15), sync_s=0.0, rest_s=0.0)
+    found = splits(run, Given(speeds, Workload({}, EVEN_MATCHES)), 10, 80.0)
+    assert [(split.generators, split.ranks) for split in found] == [(n, 10 - n) for n in range(1, 10)]
+    chosen = best(found)
+    assert chosen is not None
+    assert chosen.generators == 2  # 0.72 s each; one more generator would leave the learner slower
+    assert chosen.forecast.generator_busy > 0.9
+    assert chosen.forecast.learner_busy > 0.9
+    assert found[0].forecast.learner_busy < 0.6
+    assert found[-1].forecast.generator_busy < 0.2
+
+
+def test_a_split_that_does_not_fit_is_never_the_best() -> None:
+    run = load_config("smoke", [*GPUS, "learner.pack_tokens=400000"])
+    found = splits(run, Given(SPEEDS, Workload({}, EVEN_MATCHES)), 4, 2.0)
+    assert not any(split.fits for split in found)
+    assert best(found) is None
+
+
+def test_generators_of_several_gpus_leave_the_rest_to_the_learner() -> None:
+    run = load_config("smoke", [*GPUS, "generators.gpus=3"])
+    found = splits(run, Given(SPEEDS, Workload({}, EVEN_MATCHES)), 10, 80.0)
+    assert [(split.generators, split.ranks, split.num_gpus) for split in found] == [(1, 7, 10), (2, 4, 10), (3, 1, 10)]
+
+
+@pytest.mark.parametrize("overrides", [[], ["generators.gpus=1", "learner.gpus=1", "generators.colocated=true"]])
+def test_only_gpus_of_their_own_can_be_divided(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match="--split divides GPUs between"):
+        splits(load_config("smoke", overrides), Given(SPEEDS, EVEN), 8, 80.0)
+
+
+def test_given_speeds_are_compared_split_by_split(tmp_path: Path) -> None:
+    options = ["--speeds", str(PUBLISHED), "--split", "6", "--price", "2", "--plot", str(tmp_path / "plan.png")]
+    result = CliRunner().invoke(app, ["plan", "smoke", *GPUS, *options])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("best") == 1
+    assert "cost of" in result.output
+    assert (tmp_path / "plan.png").exists()
+
+
+@pytest.mark.parametrize(("generators", "ranks", "staleness", "published_s"), [(16, 32, 0, 192), (8, 16, 1, 152)])
+def test_a_peer_s_published_step_times_are_predicted_within_30_percent(
+    generators: int, ranks: int, staleness: int, published_s: float
+) -> None:
+    """NeMo-RL, Qwen3-30B-A3B on H100, 2,048 sequences a step. The first, in turns, gave the speed of the engine."""
+    run = load_config(
+        "smoke",
+        [
+            *("rollout.episodes_per_step=2048", f"rollout.max_staleness={staleness}", f"learner.gpus={ranks}"),
+            *(f"generators.count={generators}", "generators.gpus=2", "generators.max_num_seqs=1024"),
+        ],
+    )
+    given = Given.read(PUBLISHED)
+    forecast = Forecast.of(run, given.workload, given.speeds)
+    assert forecast.step_s == pytest.approx(published_s, rel=0.3 if staleness else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("speeds: {}", "speeds.step_s: Field required"),
+        ("speed: 1", "Extra inputs are not permitted|Field required"),
+        ("a: [", "while parsing"),
+    ],
+)
+def test_a_file_of_speeds_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "speeds.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        Given.read(file)
+    assert "\n" not in str(caught.value)

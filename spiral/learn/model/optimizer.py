@@ -67,6 +67,10 @@ class Optimizer:
         for weight, state in self._adamw.state.items():
             state |= {name: state[name].to(device or weight.device) for name in MOMENTS}
 
+    def tensors(self) -> list[torch.Tensor]:
+        """AdamW's moments, as they are in memory."""
+        return [state[name] for state in self._adamw.state.values() for name in MOMENTS]
+
     def state_dict(self) -> dict[str, Any]:
         """The state that all ranks share: of the schedule, and AdamW's number of updates of each weight."""
         steps = [float(state["step"]) if (state := self._adamw.state.get(weight)) else 0.0 for weight in self._weights]
