@@ -39,20 +39,17 @@ class Selection:
 
 def select(run: int, source: Source, most: int) -> Selection:
     """Choose at most `most` matches of a run. Raises UserError if a file of episodes is damaged."""
-    steps: list[tuple[int, int]] = []
+    matches: list[tuple[int, int]] = []
     strata: list[tuple[str, int, str]] = []
-    looked_at = spread(source.episodes.steps(), MAX_STEPS)
-    for step in looked_at:
-        table = source.episodes.table(step, ["match_id", "game", "end_reason"])
-        ids = table["match_id"].to_numpy()
-        firsts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
-        steps += [(step, match_id) for match_id in ids[firsts].tolist()]
-        games, ends = (table[name].take(firsts).to_pylist() for name in ("game", "end_reason"))
-        strata += [(game, step, end) for game, end in zip(games, ends, strict=True)]
+    for step in spread(source.episodes.steps(), MAX_STEPS):
+        columns = source.episodes.table(step, ["match_id", "game", "end_reason"]).to_pydict().values()
+        for match_id, game, end in dict.fromkeys(zip(*columns, strict=True)):
+            matches.append((step, match_id))
+            strata.append((game, step, end))
     chosen: dict[int, list[int]] = {}
     counts: dict[str, Counter[str]] = {"chosen": Counter(), "played": Counter(game for game, _, _ in strata)}
     for index in choose(strata, most):
-        step, match_id = steps[index]
+        step, match_id = matches[index]
         chosen.setdefault(step, []).append(match_id)
         counts["chosen"][strata[index][0]] += 1
     in_rows = int(sum(row.get("rollout/episodes", 0) for row in source.rows))
@@ -111,7 +108,8 @@ class Builder:
 
     def _seats(self, episode: Episode) -> tuple[list[Seats], bool]:
         if time.monotonic() > self._deadline_s:
-            self.problems[f"without the other seat's view: playing all matches again would take more than {REPLAY_S:g} s"] += 1
+            late = f"playing all matches again would take more than {REPLAY_S:g} s"
+            self.problems[f"without the other seat's view: {late}"] += 1
             return recorded(episode), False
         try:
             return replayed(episode), True
@@ -122,13 +120,11 @@ class Builder:
     def _count_states(self, table: "pa.Table", run: int, step: int) -> Callable[[str, int, str], int]:
         """Count the policy's actions in the small exact games of a step; returns the lookup of a state's number."""
         numbers: dict[tuple[str, int, str], int] = {}
-        for game in table["game"].unique().to_pylist():
-            if known := equilibrium.states(game):
-                for (role, observation), taken in count_actions(table, game).items():
-                    if (state := known.get((role, observation))) is not None:
-                        number = numbers[game, role, observation] = self._states.number(state)
-                        counts = [taken[action] for action in state.actions]
-                        self._played[f"{run}/{step}/{number}"] = [*counts, taken[None]]
+        for (game, role, observation), taken in count_actions(table).items():
+            if (state := equilibrium.states(game).get((role, observation))) is not None:
+                number = numbers[game, role, observation] = self._states.number(state)
+                counts = [taken[action] for action in state.actions]
+                self._played[f"{run}/{step}/{number}"] = [*counts, taken[None]]
         return lambda game, role, observation: numbers.get((game, role, observation), NONE)
 
 
@@ -136,12 +132,10 @@ def _episodes(
     table: "pa.Table", match_ids: Sequence[int]
 ) -> Iterator[tuple[Episode, list[tuple[float | None, float | None]]]]:
     """The episodes with these ids, each with the (advantage, ratio) of its turns."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from spiral.storage.episode_table import to_episodes
 
-    rows = table.filter(pc.is_in(table["match_id"], pa.array(match_ids, pa.int64()))).combine_chunks()
+    is_chosen = np.isin(table["match_id"].to_pylist(), match_ids)  # pyarrow would load pandas for this
+    rows = table.take(np.flatnonzero(is_chosen)).combine_chunks()
     figures = list(zip(rows["advantage"].to_pylist(), rows["ratio"].to_pylist(), strict=True))
     start = 0
     for episode in to_episodes(rows):

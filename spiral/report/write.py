@@ -30,7 +30,7 @@ STYLES = ("uplot/uPlot.min.css", "report.css")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A report that was written: its size in bytes, its matches, those that the runs trained on, and what is missing."""
+    """A report that was written: its size in bytes, its matches, all that the runs trained on, and what is missing."""
 
     path: Path
     size: int

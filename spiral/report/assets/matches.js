@@ -60,9 +60,17 @@ class Viewer {
       if (Number(button.dataset.match) === match) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     }
-    this.list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+    this.reveal(this.list.querySelector("[aria-current]"));
     this.render();
     if (scroll && innerWidth <= 900) this.box.scrollIntoView();
+  }
+
+  // Scroll the list, and not the page, to one of its items.
+  reveal(item) {
+    if (!item) return;
+    const [at, room] = [item.getBoundingClientRect(), this.list.getBoundingClientRect()];
+    if (at.top < room.top) this.list.scrollTop += at.top - room.top;
+    if (at.bottom > room.bottom) this.list.scrollTop += at.bottom - room.bottom;
   }
 
   render() {
