@@ -58,7 +58,7 @@ class Improving:
         tokenizer = self.prompter.tokenizer
         ids = [*tokenizer.encode(said, add_special_tokens=False), *self.prompter.answer_ids(action).tolist()]
         logprobs = np.full(len(ids), -0.002, np.float32)
-        logprobs[: -2] = [-self.rng.expovariate(1.6) for _ in ids[:-2]]
+        logprobs[:-2] = [-self.rng.expovariate(1.6) for _ in ids[:-2]]
         logprobs[-2] = math.log(probability)
         completion = Completion(
             token_ids=np.array(ids, np.int32), logprobs=logprobs, finish_reason="stop",
@@ -74,7 +74,10 @@ def prompter() -> Prompter:
     """Prompts in brackets, with a tokenizer that was trained on a few of them."""
     config = load_config("quickstart")
     messages = MessageBuilder.of(config.rollout)
-    chats = [([{"role": "user", "content": TALK}], f"[{action}]") for action in ("bet", "check", "call", "fold", *"012345678")]
+    chats = [
+        ([{"role": "user", "content": TALK}], f"[{action}]")
+        for action in ("bet", "check", "call", "fold", *"012345678")
+    ]
     return Prompter(_train_tokenizer(chats * 3), messages)
 
 
@@ -83,7 +86,11 @@ def write_played_run(
     overrides: Sequence[str] = (), talks: bool = False, against: str = "policy", seed: int = 0,
 ) -> Path:  # fmt: skip
     """Write config, episodes, metrics and a checkpoint's tokenizer to `directory`, and return it."""
-    settings = [f"games={json.dumps(list(games))}", f"steps={num_steps}", f"rollout.episodes_per_step={episodes_per_step}"]
+    settings = [
+        f"games={json.dumps(list(games))}",
+        f"steps={num_steps}",
+        f"rollout.episodes_per_step={episodes_per_step}",
+    ]
     config = load_config("quickstart", [f"run.name={directory.name}", *settings, f"seed={seed}", *overrides])
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text(dump(config))

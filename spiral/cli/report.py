@@ -7,7 +7,9 @@ import typer
 
 
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories, such as runs/quickstart")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories, such as runs/quickstart")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: report.html in the first RUN_DIR")
     ] = None,

@@ -78,9 +78,7 @@ def _answer(turn: Turn) -> Answer:
     start, end = answer_span(turn.text, turn.action) or (len(turn.text), len(turn.text))
     before, after = turn.text[:start], turn.text[end:]
     left_out = max(0, len(before) - MAX_CHARS) + max(0, len(after) - MAX_CHARS)
-    return Answer(
-        before=before[-MAX_CHARS:], action=turn.text[start:end], after=after[:MAX_CHARS], left_out=left_out
-    )
+    return Answer(before=before[-MAX_CHARS:], action=turn.text[start:end], after=after[:MAX_CHARS], left_out=left_out)
 
 
 @cache

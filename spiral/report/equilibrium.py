@@ -53,10 +53,12 @@ def count_actions(table: "pa.Table") -> dict[tuple[str, int, str], Counter[str |
 
     `table` is that of the episodes of a step.
     """
-    rows = table.group_by(["game", "role", "observation", "player", "action", "legal"]).aggregate([([], "count_all")])
     counts: dict[tuple[str, int, str], Counter[str | None]] = {}
-    for row in rows.to_pylist():
-        if row["player"] == POLICY:
-            taken = counts.setdefault((row["game"], row["role"], row["observation"]), Counter())
-            taken[row["action"] if row["legal"] else None] += row["count_all"]
+    if not any(states(game) for game in table["game"].unique().to_pylist()):
+        return counts
+    names = ("game", "role", "observation", "player", "action", "legal")
+    rows = Counter(zip(*(table[name].to_pylist() for name in names), strict=True))
+    for (game, role, observation, player, action, legal), count in rows.items():
+        if player == POLICY:
+            counts.setdefault((game, role, observation), Counter())[action if legal else None] += count
     return counts

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spiral.game.views import NotReplayable, Seats, recorded, replayed
 from spiral.report import equilibrium
 from spiral.report.equilibrium import State, count_actions
@@ -132,10 +130,12 @@ def _episodes(
     table: "pa.Table", match_ids: Sequence[int]
 ) -> Iterator[tuple[Episode, list[tuple[float | None, float | None]]]]:
     """The episodes with these ids, each with the (advantage, ratio) of its turns."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from spiral.storage.episode_table import to_episodes
 
-    is_chosen = np.isin(table["match_id"].to_pylist(), match_ids)  # pyarrow would load pandas for this
-    rows = table.take(np.flatnonzero(is_chosen)).combine_chunks()
+    rows = table.filter(pc.is_in(table["match_id"], pa.array(match_ids, pa.int64()))).combine_chunks()
     figures = list(zip(rows["advantage"].to_pylist(), rows["ratio"].to_pylist(), strict=True))
     start = 0
     for episode in to_episodes(rows):
