@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 500  # of a run, whose episodes are looked at
 MAX_CHARS = 60_000_000  # of JSON; the page then has some 20 MB
-REPLAY_S = 20.0  # for playing matches again; those left show what was recorded
+REPLAY_S = 20.0  # of CPU time, for playing matches again; those left show what was recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Builder:
         self._states = Numbered()
         self._played: dict[str, list[int]] = {}
         self._special: dict[str, None] = {}
-        self._deadline_s = time.monotonic() + REPLAY_S
+        self._deadline_s = time.process_time() + REPLAY_S
         self.problems: Counter[str] = Counter()
         """What is missing and why, and from how many matches."""
 
@@ -105,7 +105,7 @@ class Builder:
         }
 
     def _seats(self, episode: Episode) -> tuple[list[Seats], bool]:
-        if time.monotonic() > self._deadline_s:
+        if time.process_time() > self._deadline_s:
             late = f"playing all matches again would take more than {REPLAY_S:g} s"
             self.problems[f"without the other seat's view: {late}"] += 1
             return recorded(episode), False

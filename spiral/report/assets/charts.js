@@ -129,7 +129,7 @@ class Charts {
   }
 
   legend(lines) {
-    const named = lines.filter((line) => line.label && !line.faint);
+    const named = lines.filter((line) => line.label && !line.faint && line.points[0].length);
     return (named.length > 1 ? named : []).map((line) =>
       h("span", {}, h("i", { style: { background: line.stroke } }), plain(line.label)));
   }
@@ -196,7 +196,8 @@ class Charts {
       const few = line.points[0].length < 40;
       series.push({ label: line.label, stroke: line.faint ? alpha(line.stroke, 0.25) : line.stroke, width: line.faint ? 1 : 1.8,
         dash: line.dash, spanGaps: true, points: { show: few && !line.faint && !line.filled, size: 5 },
-        fill: line.filled ? alpha(line.stroke, 0.55) : undefined, line });
+        fill: line.filled && line === lines.at(-1) ? alpha(line.stroke, 0.6) : undefined, line });
+      if (line.filled && line !== lines.at(-1)) bands.push({ series: [series.length - 1, series.length], fill: alpha(line.stroke, 0.6) });
       if (line.interval) {
         tables.push([line.interval[0], line.interval[1]], [line.interval[0], line.interval[2]]);
         const bound = { stroke: "transparent", width: 0, spanGaps: true, points: { show: false }, bound: true };
@@ -206,7 +207,7 @@ class Charts {
     }
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1, size: 4 }, font: "11px system-ui" };
     const [logX, logY] = [this.option("logx"), this.option("logy")];
-    const isCount = lines.every((line) => line.points[1].every((value) => value >= 0));
+    const isCount = lines.every((line) => (line.interval ?? line.points)[1].every((value) => value >= 0));
     const alarms = this.alarms(lines);
     return new uPlot({
       width: figure.plot.clientWidth, height: 210, series, bands, legend: { show: false },
