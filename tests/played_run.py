@@ -17,14 +17,14 @@ import numpy as np
 
 from spiral.config import Config, dump, load_config
 from spiral.game import Game
+from spiral.headers import episode_header
 from spiral.models.tiny import _train_tokenizer
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.rollout_metrics import rollout_metrics
-from spiral.headers import episode_header
 from spiral.report.equilibrium import states
 from spiral.rollout.game_calls import GameCalls
-from spiral.rollout.players import Answer, make_player
 from spiral.rollout.play import play
+from spiral.rollout.players import Answer, make_player
 from spiral.rollout.prompt import MessageBuilder, Prompter
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Completion, Episode, Match
@@ -142,7 +142,7 @@ def _evaluation(config: Config, skill: float, rng: random.Random) -> dict[str, f
 def _row(config: Config, step: int, skill: float, episodes: Sequence[Episode], rng: random.Random) -> dict[str, float]:
     times = {"perf/rollout_s": 3.0 + rng.random(), "perf/learn_s": 2.5 + rng.random(), "perf/sync_s": 0.4}
     row = {
-        "step": step, "policy_version": step, **rollout_metrics([episode_header(episode) for episode in episodes], step),
+        "step": step, "policy_version": step, **rollout_metrics(list(map(episode_header, episodes)), step),
         "train/loss": rng.gauss(0, 0.1), "train/entropy": 0.6 * (1 - skill) + 0.005, "train/kl": 0.4 * skill,
         "train/rho_mean": rng.gauss(1, 0.01), "train/grad_norm": rng.expovariate(2), "train/logprob_diff_max": 1e-5,
         "train/learning_rate": 2.5e-3 * (1 - skill), **times, "perf/step_s": sum(times.values()) + 0.2,

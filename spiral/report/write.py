@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 import spiral
 from spiral.monitor.transcript import source_hash, visible
 from spiral.report import curves, headlines, settings
@@ -79,9 +77,9 @@ def _render(runs: Sequence[Source], selections: Sequence[Selection], builder: Bu
         problems=builder.problems.most_common(5),
         differing=settings.differing(runs),
         chosen=settings.chosen(runs),
-        script=Markup(script),
+        script=script,
         script_hash=source_hash(script),
-        style=Markup(style),
+        style=style,
         style_hash=source_hash(style),
         curve_data=_packed(data),
         match_data=_packed(builder.data()),

@@ -109,8 +109,9 @@ class Viewer {
     if (turn == null) return h("li", {}, h("button", { type: "button", "aria-current": current, on: react }, "end"));
     const role = data.turns.role[turn];
     const legal = data.turns.legal[turn];
-    const label = `${at + 1} ${data.text(data.turns.action[turn]) || "no action"}`;
-    return h("li", {}, h(`button.role${role}${legal ? "" : ".illegal"}`, { type: "button", "aria-current": current, title: `player ${role}${legal ? "" : ", illegal"}`, on: react }, plain(label.slice(0, 60))));
+    const label = plain((data.text(data.turns.action[turn]) || "no action").slice(0, 60));
+    return h("li", {}, h(`button.role${role}${legal ? "" : ".illegal"}`, { type: "button", "aria-current": current, title: `player ${role}${legal ? "" : ", illegal"}`, on: react },
+      h("small", {}, String(at + 1)), label));
   }
 
   go(turn) {
@@ -131,7 +132,7 @@ class Viewer {
       "/": () => this.form.elements.words.focus(),
     };
     if (this.match == null || !actions[event.key]) return;
-    if (event.key.startsWith("Arrow") && event.target.closest("pre, .answer, .scroll")) return;
+    if (event.key.startsWith("Arrow") && event.target.closest(".scroll")) return;
     event.preventDefault();
     actions[event.key]();
   }

@@ -60,7 +60,7 @@ function stateTable(data, match, turn) {
   const row = (name, share, best, classes) => h(`tr${name === taken ? ".taken" : ""}`, {},
     h("th", { scope: "row" }, shown(name)), h("td", {}, meter(share, classes)), h("td", {}, best == null ? "" : meter(best, ".equilibrium")));
   return h("table.state", {},
-    h("caption", {}, `This information state in step ${step[match]}: ${total.toLocaleString("en")} answers`),
+    h("caption", {}, `This information state in step ${step[match]}: ${total.toLocaleString("en")} ${total === 1 ? "answer" : "answers"}`),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "action"), h("th", { scope: "col" }, "the policy"), h("th", { scope: "col", title: "one of the equilibria, found by CFR+ or minimax" }, "an equilibrium"))),
     h("tbody", {}, ...actions.map((name, at) => row(name, counts[at] / total, equilibrium[at], "")),
       counts.at(-1) ? row("illegal", counts.at(-1) / total, null, ".illegal") : null));
