@@ -173,6 +173,15 @@ def test_a_match_is_stepped_through_from_both_seats(chromium: Browser, report: P
         mover = page.locator(".seat.moves")
         assert mover.locator("mark").inner_text() in ("[check]", "[bet]")
         assert mover.locator(".token").count() >= 2
+        shades = mover.locator(".token").evaluate_all(
+            "(all) => all.map((one) => getComputedStyle(one).backgroundColor)"
+        )
+        assert len(set(shades)) > 1  # the action is less probable than the end of the message
+        page.uncheck(".moves-bar input")
+        shades = mover.locator(".token").evaluate_all(
+            "(all) => all.map((one) => getComputedStyle(one).backgroundColor)"
+        )
+        assert len(set(shades)) == 1
         assert re.search(r"policy version \d+ +advantage \S\d", " ".join(mover.locator(".facts").inner_text().split()))
         assert mover.locator(".state tbody tr").count() >= 2
         assert mover.locator(".picture").get_attribute("aria-label").startswith("player 0: ")  # type: ignore[union-attr]
