@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from spiral.cli.main import app
 from spiral.config import UserError
-from spiral.game import make
+from spiral.game import check, make
+from spiral.game.picture import Picture
 from spiral.game.views import NotReplayable, replayed
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.transcript import answer_span, visible
@@ -27,6 +28,7 @@ from spiral.report.sampling import choose, spread
 from spiral.report.source import read_sources
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
+from spiral_games.kuhn_poker import KuhnPoker
 from tests.builders import episode, sampled
 from tests.played_run import prompter, write_played_run
 
@@ -196,16 +198,21 @@ def test_a_game_that_shows_something_else_is_not_played_again() -> None:
         replayed(kuhn_match(game="no_such_game"))
 
 
-@pytest.mark.parametrize("game_id", ["kuhn_poker", "leduc_poker"])
-def test_pictures_show_no_more_than_the_views(game_id: str) -> None:
-    seen: dict[tuple[str, ...], set[object]] = {}
-    for seed in range(200):
-        game = make(game_id, seed)
-        while game.role_to_move() is not None:
-            for role in (0, 1):
-                seen.setdefault((str(role), game.observe(role)), set()).add(game.render(role))  # type: ignore[attr-defined]
-            game.step((game.legal_actions() or ())[-1 if seed % 2 else 0])
-    assert len(seen) > 10 and all(len(pictures) == 1 for pictures in seen.values())
+class Peeking(KuhnPoker):
+    """Shows both cards to both roles, in its pictures only."""
+
+    def render(self, role: int) -> Picture:
+        return (*super().render(0), *super().render(1))
+
+
+def test_the_conformance_kit_finds_a_picture_that_shows_too_much() -> None:
+    (faults,) = check([f"{__name__}:Peeking"]).values()
+    assert any("more than its information state" in fault for fault in faults)
+    assert check(["kuhn_poker", "leduc_poker", "connect_four"]) == {
+        "kuhn_poker": [],
+        "leduc_poker": [],
+        "connect_four": [],
+    }
 
 
 @pytest.mark.parametrize(
