@@ -2,6 +2,7 @@
 
     python -m benchmarks.report                     # matches of the quickstart's games, as many as the quickstart plays
     python -m benchmarks.report --run runs/quickstart
+    python -m benchmarks.report --run runs/quickstart --screenshots docs/images
 
 Without --run the matches are played by a script (tests/played_run.py), which takes minutes; the games, the prompts and
 the files are those of a real run. It prints JSON: one object for --matches 2000 and one for --matches 10000.
@@ -27,9 +28,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a run directory; default: one that is made for this")
     parser.add_argument("--steps", type=int, default=NUM_STEPS, help="steps of the run that is made")
+    parser.add_argument("--screenshots", type=Path, help="only take the screenshots of the docs, into this directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         run = options.run or write_played_run(Path(scratch) / "run", options.steps, PER_STEP)
+        if options.screenshots:
+            _write(run, Path(scratch) / "page.html", 2_000)
+            _take_screenshots(Path(scratch) / "page.html", options.screenshots)
+            return
         for matches in (2_000, 10_000):
             page = Path(scratch) / f"{matches}.html"
             print(json.dumps({"matches": matches, **_write(run, page, matches), **_open(page)}), flush=True)
@@ -65,6 +71,33 @@ def _open(page: Path) -> dict[str, Any]:
                 tab.select_option(field, index=value)
             filter_ms[name] = float(tab.get_attribute("#list", "data-ms") or "nan")
         return {"first_paint_ms": round(paint), "ready_ms": round(ready), "filter_ms": filter_ms}
+
+
+def _take_screenshots(page: Path, directory: Path) -> None:
+    """Summary and curves, and a match that ended by the rules, at both widths and in both colour schemes."""
+    with browser() as chromium:
+        for width, height, scheme in (
+            (1280, 900, "light"),
+            (1280, 900, "dark"),
+            (390, 844, "light"),
+            (390, 844, "dark"),
+        ):
+            tab = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+            tab.goto(page.as_uri())
+            tab.wait_for_selector("body[data-ready]")
+            tab.wait_for_timeout(500)
+            suffix = ("" if width == 1280 else f"-{width}") + ("" if scheme == "light" else "-dark")
+            tab.screenshot(path=directory / f"report-summary{suffix}.png")
+            tab.select_option("#filters [name=end]", index=1)
+            tab.select_option("#filters [name=sort]", value="newest")
+            tab.locator("#list button").first.click()
+            tab.locator(".steps button").nth(1).click()
+            tab.evaluate("document.getElementById('viewer').scrollIntoView()")
+            tab.wait_for_timeout(300)
+            if width < 900:
+                tab.evaluate("document.getElementById('match').scrollIntoView()")
+            tab.screenshot(path=directory / f"report-match{suffix}.png")
+            tab.close()
 
 
 if __name__ == "__main__":

@@ -20,19 +20,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_STEPS = 500  # of a run, whose episodes are looked at
-MAX_CHARS = 60_000_000  # of JSON; the page then has some 20 MB
+MAX_CHARS = 32_000_000  # of JSON; the page then has some 15 MB at most
 REPLAY_S = 20.0  # of CPU time, for playing matches again; those left show what was recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Matches of one run: `steps` maps a step to the ids of those chosen, `counts` a stratum to (chosen, all)."""
+    """Matches of one run: `steps` maps a step to the ids of those chosen, out of `num_played` that it trained on."""
 
     run: int
     source: Source
     steps: dict[int, list[int]]
     num_played: int
-    counts: dict[str, Counter[str]]
 
 
 def select(run: int, source: Source, most: int) -> Selection:
@@ -45,13 +44,11 @@ def select(run: int, source: Source, most: int) -> Selection:
             matches.append((step, match_id))
             strata.append((game, step, end))
     chosen: dict[int, list[int]] = {}
-    counts: dict[str, Counter[str]] = {"chosen": Counter(), "played": Counter(game for game, _, _ in strata)}
     for index in choose(strata, most):
         step, match_id = matches[index]
         chosen.setdefault(step, []).append(match_id)
-        counts["chosen"][strata[index][0]] += 1
     in_rows = int(sum(row.get("rollout/episodes", 0) for row in source.rows))
-    return Selection(run=run, source=source, steps=chosen, num_played=max(in_rows, len(strata)), counts=counts)
+    return Selection(run=run, source=source, steps=chosen, num_played=max(in_rows, len(strata)))
 
 
 class Builder:
@@ -63,6 +60,8 @@ class Builder:
         self._played: dict[str, list[int]] = {}
         self._special: dict[str, None] = {}
         self._deadline_s = time.process_time() + REPLAY_S
+        self.num_shown: Counter[int] = Counter()
+        """Matches of each run."""
         self.problems: Counter[str] = Counter()
         """What is missing and why, and from how many matches."""
 
@@ -79,6 +78,7 @@ class Builder:
                 self.problems["left out, because the page would become too large"] += len(match_ids)
                 continue
             table = source.episodes.table(step)
+            self.num_shown[selection.run] += len(match_ids)
             of_states = self._count_states(table, selection.run, step)
             for episode, figures in _episodes(table, match_ids):
                 states = [of_states(episode.match.game, turn.role, turn.observation) for turn in episode.turns]

@@ -54,7 +54,7 @@ def write_report(run_dirs: Sequence[Path], path: Path, most_matches: int = 2000)
     return Written(
         path=path,
         size=len(page.encode()),
-        num_matches=sum(len(ids) for selection in selections for ids in selection.steps.values()),
+        num_matches=builder.num_shown.total(),
         num_played=sum(selection.num_played for selection in selections),
         problems=tuple(f"{count} matches {what}" for what, count in builder.problems.most_common(5)),
     )
@@ -73,7 +73,7 @@ def _render(runs: Sequence[Source], selections: Sequence[Selection], builder: Bu
         version=spiral.__version__,
         runs=[(run, headlines.strength(run), headlines.totals(run)) for run in runs],
         sections={name: name in curves.OPEN for name in sections},
-        selections=selections,
+        samples=[(one.source.label, builder.num_shown[one.run], one.num_played) for one in selections],
         problems=builder.problems.most_common(5),
         differing=settings.differing(runs),
         chosen=settings.chosen(runs),

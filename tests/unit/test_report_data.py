@@ -283,3 +283,37 @@ def test_errors_are_one_line(run_dir: Path, tmp_path: Path) -> None:
         write_report([tmp_path], tmp_path / "r.html")
     with pytest.raises(UserError, match="more than once"):
         write_report([run_dir, run_dir], tmp_path / "r.html")
+
+
+# --- limits
+
+
+def test_matches_that_find_no_room_are_left_out_and_counted(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spiral.report.write.MAX_CHARS", 5_000)
+    written = write_report([run_dir], tmp_path / "r.html", 10_000)
+    left_out = STEPS * PER_STEP - written.num_matches
+    assert 0 < left_out < STEPS * PER_STEP and left_out % PER_STEP == 0  # whole steps
+    assert written.problems == (f"{left_out} matches left out, because the page would become too large",)
+    assert f"{left_out} were left out." in (tmp_path / "r.html").read_text()
+
+
+def test_when_time_is_up_recorded_views_are_shown(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spiral.report.matches.REPLAY_S", -1.0)
+    (problem,) = write_report([run_dir], tmp_path / "r.html", 10).problems
+    assert problem.startswith("10 matches without the other seat's view")
+    data = unpacked(tmp_path / "r.html", "match-data")
+    assert not any(data["matches"]["replayed"]) and set(data["turns"]["picture0"]) == {-1}
+    for role, *views in zip(*(data["turns"][name] for name in ("role", "view0", "view1")), strict=True):
+        assert data["texts"][views[role]].startswith(("You are player", "You are Player"))
+
+
+def test_a_run_that_has_just_begun(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.yaml").write_text((run_dir / "config.yaml").read_text())
+    written = write_report([tmp_path / "new"], tmp_path / "r.html")
+    assert (written.num_matches, written.num_played) == (0, 0)
+    assert "new has trained on no matches yet." in (tmp_path / "r.html").read_text()

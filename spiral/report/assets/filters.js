@@ -58,7 +58,8 @@ function filtered(form, data) {
 
 // A test for matches in which a text holds `words`. Each text is looked at once, however often it occurs.
 function containing(data, words) {
-  const holds = Uint8Array.from(data.texts, (text) => (text.toLowerCase().includes(words) ? 1 : 0));
+  data.lowered ??= data.texts.map((text) => text.toLowerCase());
+  const holds = Uint8Array.from(data.lowered, (text) => (text.includes(words) ? 1 : 0));
   const columns = ["text", "view0", "view1"].map((name) => data.turns[name]);
   return (match) => {
     for (let turn = data.firstTurn[match]; turn < data.firstTurn[match + 1]; turn++) {

@@ -13,8 +13,11 @@ async function start() {
   await afterPaint();
   const matches = new Matches(await unpack("match-data"), data.runs);
   if (matches.count) new Viewer(matches);
-  else document.getElementById("match").replaceChildren(h("p.dim", {}, "There are no episodes in these run directories."));
+  else document.getElementById("viewer").remove();
   document.body.dataset.ready = "yes";
 }
 
-start();
+start().catch((error) => {
+  document.getElementById("match").replaceChildren(h("p.bad", {}, `This browser cannot show the page's data: ${error.message}`));
+  throw error;
+});

@@ -87,6 +87,7 @@ class Viewer {
       h("ol.steps", { "aria-label": "Turns" }, ...turns.map((turn, at) => this.stepButton(turn, at)), this.stepButton(null, turns.length)),
       seats(data, match, turns[this.turn] ?? null));
     this.box.querySelector(".seats").classList.toggle("shaded", this.shaded ?? true);
+    for (const view of this.box.querySelectorAll(".view")) view.scrollTop = view.scrollHeight; // the newest is at the end
     history.replaceState(null, "", `#match=${data.name(match)}&turn=${this.turn}`);
   }
 
