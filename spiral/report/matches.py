@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from spiral.game.views import NotReplayable, Seats, recorded, replayed
@@ -59,7 +60,7 @@ class Builder:
         self._states = Numbered()
         self._played: dict[str, list[int]] = {}
         self._special: dict[str, None] = {}
-        self._deadline_s = time.process_time() + REPLAY_S
+        self._deadline_s = time.thread_time() + REPLAY_S
         self.num_shown: Counter[int] = Counter()
         """Matches of each run."""
         self.problems: Counter[str] = Counter()
@@ -80,9 +81,10 @@ class Builder:
             table = source.episodes.table(step)
             self.num_shown[selection.run] += len(match_ids)
             of_states = self._count_states(table, selection.run, step)
+            in_time = time.thread_time() < self._deadline_s  # once a step: the call may take half a millisecond
             for episode, figures in _episodes(table, match_ids):
                 states = [of_states(episode.match.game, turn.role, turn.observation) for turn in episode.turns]
-                seats, is_replayed = self._seats(episode)
+                seats, is_replayed = self._seats(episode, in_time)
                 self._columns.add(
                     episode,
                     seats,
@@ -104,8 +106,9 @@ class Builder:
             "played": self._played,
         }
 
-    def _seats(self, episode: Episode) -> tuple[list[Seats], bool]:
-        if time.process_time() > self._deadline_s:
+    def _seats(self, episode: Episode, in_time: bool) -> tuple[list[Seats], bool]:
+        """The views of a match, and whether it was played again for them."""
+        if not in_time:
             late = f"playing all matches again would take more than {REPLAY_S:g} s"
             self.problems[f"without the other seat's view: {late}"] += 1
             return recorded(episode), False
@@ -131,11 +134,16 @@ def _episodes(
 ) -> Iterator[tuple[Episode, list[tuple[float | None, float | None]]]]:
     """The episodes with these ids, each with the (advantage, ratio) of its turns."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from spiral.storage.episode_table import to_episodes
 
-    rows = table.filter(pc.is_in(table["match_id"], pa.array(match_ids, pa.int64()))).combine_chunks()
+    wanted, first, slices = set(match_ids), 0, []
+    for match_id, group in groupby(table["match_id"].to_pylist()):
+        length = len(list(group))
+        if match_id in wanted:
+            slices.append(table.slice(first, length))
+        first += length
+    rows = pa.concat_tables(slices)
     figures = list(zip(rows["advantage"].to_pylist(), rows["ratio"].to_pylist(), strict=True))
     start = 0
     for episode in to_episodes(rows):

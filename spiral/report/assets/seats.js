@@ -47,7 +47,10 @@ function facts(data, turn) {
     data.text(finish[turn]) === "length" ? h("li.bad", {}, "cut off at rollout.max_tokens") : null);
 }
 
-function percent(share) { return share < 0.001 && share > 0 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 || share > 0.9005 ? 1 : 0)}%`; }
+function percent(share) {
+  if (share < 5e-5 || share > 0.99995) return `${Math.round(100 * share)}%`;
+  return share < 0.001 && share > 0 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 || share > 0.9005 ? 1 : 0)}%`;
+}
 
 // What the policy did in this information state in all matches of the step, beside an equilibrium.
 function stateTable(data, match, turn) {
