@@ -15,6 +15,7 @@ from spiral.report.match_columns import NONE, MatchColumns, Numbered
 from spiral.report.pieces import Pieces
 from spiral.report.sampling import choose, spread
 from spiral.report.source import Source
+from spiral.storage.episode_files import damage_named
 from spiral.types import Episode
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ class Builder:
             self.num_shown[selection.run] += len(match_ids)
             of_states = self._count_states(table, selection.run, step)
             in_time = time.thread_time() < self._deadline_s  # once a step: the call may take half a millisecond
-            for episode, figures in _episodes(table, match_ids):
+            with damage_named(source.episodes.path(step)):
+                episodes = list(_episodes(table, match_ids))
+            for episode, figures in episodes:
                 states = [of_states(episode.match.game, turn.role, turn.observation) for turn in episode.turns]
                 seats, is_replayed = self._seats(episode, in_time)
                 self._columns.add(

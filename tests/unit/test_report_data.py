@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from spiral.cli.main import app
@@ -276,6 +277,15 @@ def test_command(run_dir: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and f"7 of {STEPS * PER_STEP} matches" in done.output and (tmp_path / "r.html").exists()
     assert CliRunner().invoke(app, ["report", str(run_dir), "--matches", "0"]).exit_code == 0
     assert (run_dir / "report.html").exists()
+
+
+@pytest.mark.parametrize("missing", ["end_reason", "logprobs", "advantage"])
+def test_a_file_of_another_kind_is_named(tmp_path: Path, missing: str) -> None:
+    run = write_played_run(tmp_path / "run", 1, 2)
+    path = EpisodeFiles(run).path(1)
+    parquet.write_table(parquet.ParquetFile(path).read().drop_columns([missing]), path)
+    with pytest.raises(UserError, match=r"step_000001.parquet cannot be read \(KeyError"):
+        write_report([run], tmp_path / "r.html")
 
 
 def test_errors_are_one_line(run_dir: Path, tmp_path: Path) -> None:
