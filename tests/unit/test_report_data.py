@@ -16,7 +16,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from spiral.cli.main import app
-from spiral.config import UserError
+from spiral.config import UserError, load_config
 from spiral.game import check, make
 from spiral.game.picture import Picture
 from spiral.game.views import NotReplayable, replayed
@@ -26,7 +26,7 @@ from spiral.report import curves, headlines, settings, write_report
 from spiral.report.equilibrium import states
 from spiral.report.pieces import Pieces
 from spiral.report.sampling import choose, spread
-from spiral.report.source import read_sources
+from spiral.report.source import Source, read_sources
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 from spiral_games.kuhn_poker import KuhnPoker
@@ -240,6 +240,21 @@ def test_every_metric_is_on_a_chart(run_dir: Path) -> None:
     assert next(iter(curves.sections(runs))) == "Strength"
     (engine,) = (chart for chart in curves.sections(runs)["Engines"] if chart.title == "kv use")
     assert [label for _, label in engine.lines] == ["generator-0", "generator-1"]
+
+
+def test_roles_quantiles_and_ends_share_charts() -> None:
+    keys = ["game/a/b/role0/return_mean", "game/a/b/role0/return_ci95", "game/a/b/role1/return_mean"]
+    keys += [f"game/a/b/turns_p{percent}" for percent in (10, 50, 90)] + [
+        f"game/a/b/{end}_rate" for end in ("draw", "forfeit")
+    ]
+    run = Source("run", Path(), load_config("quickstart"), [dict.fromkeys(["step", *keys], 0.5)])
+    found = [chart for charts in curves.sections([run]).values() for chart in charts]
+    assert {chart.title: [label for _, label in chart.lines] for chart in found} == {
+        "a/b: return mean": ["player 0", "player 1"],
+        "a/b: turns quantiles": ["10%", "median", "90%"],
+        "a/b: how matches end": ["draw", "forfeit"],
+    }
+    assert next(chart.margin for chart in found if chart.margin) == {keys[0]: keys[1]}
 
 
 def test_series_keep_evaluations_and_leave_out_what_is_not_a_number(tmp_path: Path) -> None:
