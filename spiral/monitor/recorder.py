@@ -9,7 +9,7 @@ from rich.console import Console
 from spiral.config import Config
 from spiral.monitor.console import Dashboard, summary
 from spiral.monitor.files import MetricsFile
-from spiral.monitor.report import plot
+from spiral.monitor.plot import plot
 from spiral.monitor.sinks import Sinks
 from spiral.monitor.watchdog import Watchdog
 from spiral.storage.episode_files import EpisodeFiles
