@@ -24,6 +24,7 @@ from spiral.learn.weights import checkpoint
 from spiral.monitor.ledger import Ledger
 from spiral.monitor.recorder import Recorder
 from spiral.monitor.rollout_metrics import rollout_metrics
+from spiral.monitor.time_budget import time_budget
 from spiral.stop import Stop, StopRequested
 from spiral.types import Episode, EpisodeHeader
 
@@ -109,10 +110,8 @@ class Trainer:
         row["perf/rollout_s"] = time.monotonic() - start_s
         row |= self._learn(headers)
         row |= self._publish()
-        row["perf/step_s"] = step_s = time.monotonic() - start_s
+        row |= time_budget(row, len(headers), time.monotonic() - start_s, self._config.monitor.price_per_hour)
         row |= self._cluster.figures.row()
-        row["perf/games_per_hour"] = 3600 * len(headers) / step_s
-        row["perf/learner_busy"] = row["perf/learn_s"] / step_s
         self._row = row
         every = self._config.checkpoint.every
         if every and self._step % every == 0:

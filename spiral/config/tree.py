@@ -170,6 +170,8 @@ class MonitorConfig(Section):
 
     sinks: tuple[str, ...] = ("wandb",)
     """Sinks of metrics and episodes: registered names or module:attribute (docs/extending.md)."""
+    price_per_hour: NonNegative = 0.0
+    """Price of all machines of the run for one hour, in any currency, for perf/cost_per_1000_games. 0: not logged."""
 
 
 class WandbConfig(Section):

@@ -16,10 +16,12 @@ from transformers import AutoTokenizer
 from spiral.config import Config
 from spiral.headers import episode_header
 from spiral.learn.advantage import CheckedEstimator
+from spiral.learn.diversity import diversity_metrics
 from spiral.learn.kernels.logprobs import TokenStats
 from spiral.learn.kernels.packing import Batch, make_batch, plan_packs
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.loss import LossInputs, importance_ratios, kl_loss, load_loss, reinforce
+from spiral.learn.model.gradient_noise import GradientNoise
 from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import DTYPES, trainable
 from spiral.learn.model.policy import Policy
@@ -28,7 +30,8 @@ from spiral.learn.model.sharding import all_reduce, balance_by_length, join, mat
 from spiral.learn.rank import SINGLE_RANK, Rank
 from spiral.learn.recording import EpisodeRecorder, TrainedStep
 from spiral.learn.samples import cut_evenly, make_samples, score_turns
-from spiral.learn.step_metrics import StepMetrics, TurnRatios
+from spiral.learn.step_metrics import StepMetrics
+from spiral.learn.turn_metrics import TurnFigures
 from spiral.learn.weights.publisher import Publisher
 from spiral.learn.weights.saver import LearnerParts, Saver
 from spiral.storage.weight_files import Files
@@ -65,6 +68,7 @@ class Learner:
                 wrapper.model.tie_weights()  # moved one by one, tied weights have become separate ones
                 kind.initialise(wrapper, model_dir)
         self._optimizer = Optimizer(self._policy.parameters(), config.learner, config.steps)
+        self._gradient_noise = GradientNoise(self._policy.parameters())
         self._publisher = Publisher(config, rank, kind, self._model, lambda: kind.live(self._policy))
         parts = LearnerParts(
             trainable=kind,
@@ -103,20 +107,23 @@ class Learner:
         episodes = sorted(episodes, key=lambda episode: episode.match.id)
         advantages = self._estimator.score([episode_header(episode) for episode in episodes])
         turns = score_turns(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
-        table, ratios = make_samples(turns), TurnRatios(len(turns))
+        table, figures = make_samples(turns), TurnFigures(len(turns))
         if cfg.reference_refresh_every and step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
             self._refresh_reference()
         step_metrics = StepMetrics()
+        self._gradient_noise.clear()
         for epoch in range(cfg.epochs):
             order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(table)), len(table))
             for part in cut_evenly(order, most=cfg.local_batch_size * self._rank.count):
-                self._optimizer_step(table, part, version, step_metrics, None if epoch else ratios)
-        metrics = self._estimator.metrics() | step_metrics.metrics(self._mesh)
+                self._optimizer_step(table, part, version, step_metrics, None if epoch else figures)
+        figures.gather(self._mesh)
+        metrics = self._estimator.metrics() | step_metrics.metrics(self._mesh) | figures.metrics(turns)
+        metrics |= self._gradient_noise.metrics(self._mesh) | diversity_metrics(episodes)
         metrics["train/learning_rate"] = self._optimizer.learning_rate
         metrics["train/num_tokens"] = len(table.trained_T)
         metrics["train/num_samples"] = len(table)
         self._optimizer.end_step()
-        self._trained = TrainedStep(step=step, episodes=episodes, turns=turns, ratios=ratios.gathered(self._mesh))
+        self._trained = TrainedStep(step=step, episodes=episodes, turns=turns, ratios=figures.rho_S)
         learn_s = time.monotonic() - start
         num_trained = cfg.epochs * len(table.token_ids_N)
         return metrics | {"perf/learn_s": learn_s, "perf/trained_tokens_per_s": num_trained / learn_s}
@@ -131,9 +138,17 @@ class Learner:
                     tensor.copy_(policy[name])
 
     def _optimizer_step(
-        self, table: SampleTable, samples: list[int], version: int, step_metrics: StepMetrics, ratios: TurnRatios | None
+        self,
+        table: SampleTable,
+        samples: list[int],
+        version: int,
+        step_metrics: StepMetrics,
+        first_pass: TurnFigures | None,
     ) -> None:
-        """Accumulate the gradient over the micro batches of `samples`, check it, clip it, and update the weights."""
+        """Accumulate the gradient over the micro batches of `samples`, check it, clip it, and update the weights.
+
+        `first_pass`, given in the first pass, collects what is found out about each turn.
+        """
         num_segments = int(table.segments.count[samples].sum())
         num_tokens = int(table.trained.count[samples].sum())
         # From the first update on, the weights are no longer those of the published version.
@@ -164,8 +179,10 @@ class Learner:
                 step_metrics.add_micro_batch(
                     batch, stats, importance, loss.detach(), weights_are_current=weights_are_current
                 )
-                if ratios is not None:
-                    ratios.add_micro_batch(batch, stats.logprob_T)
+                if first_pass is not None:
+                    first_pass.add_micro_batch(batch, stats)
+        if first_pass is not None:
+            self._gradient_noise.add(num_segments)
         grad_norm = self._optimizer.clip()
         self._require_finite(nonfinite_matches, grad_norm, table.episode_id_B[samples].tolist())
         self._saver.wait_until_written()

@@ -336,3 +336,25 @@ def test_a_lora_run_publishes_an_adapter(model_dir: Path, tmp_path: Path) -> Non
     assert ref == WeightsRef(version=1, location=str(location), is_adapter=True, checksum=checksum(location))
     assert location.name == "v000001"
     assert {path.name for path in location.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_a_step_reports_quantiles_and_figures_by_game(model_dir: Path) -> None:
+    """16 samples in 2 parts a pass; nothing has been updated when the first part is scored."""
+    one = learner(model_dir, kl_coef=0.1, epochs=1)
+    metrics = one.step(1, 0, episodes(1))
+    assert metrics["train/advantage_p10"] <= metrics["train/advantage_p50"] <= metrics["train/advantage_p90"]
+    assert metrics["train/rho_p10"] < metrics["train/rho_p50"] < metrics["train/rho_p90"]
+    assert metrics["game/g/entropy"] == pytest.approx(metrics["train/entropy"])
+    assert metrics["game/g/kl"] == pytest.approx(metrics["train/kl"], abs=1e-7)
+    assert metrics["game/g/distinct_openings"] == 1 / 8
+    assert metrics["train/grad_variance"] > 0
+
+
+def test_entropy_is_apart_for_each_game(model_dir: Path) -> None:
+    first, other = episodes(1, num=2)
+    other = dataclasses.replace(other, match=dataclasses.replace(other.match, game="h"))
+    both = learner(model_dir, epochs=1, local_batch_size=100).step(1, 0, [first, other])
+    alone = learner(model_dir, epochs=1, local_batch_size=100).step(1, 0, [other])
+    assert both["game/h/entropy"] == pytest.approx(alone["train/entropy"])
+    assert both["game/g/entropy"] != both["game/h/entropy"]
+    assert "train/grad_variance" not in both, "a pass of one part has no noise to measure"
