@@ -8,7 +8,6 @@ deals as many matches as max_staleness permits.
 
 import contextlib
 import errno
-import fcntl
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from spiral.monitor.recorder import Recorder
 from spiral.monitor.rollout_metrics import rollout_metrics
 from spiral.monitor.time_budget import time_budget
 from spiral.stop import Stop, StopRequested
+from spiral.storage.run_lock import locked
 from spiral.types import Episode, EpisodeHeader
 
 Row = dict[str, float]
@@ -64,7 +64,7 @@ class Trainer:
         """Train until config.steps or a stop. Raises UserError, RunFailed or FloatingPointError."""
         config = self._config
         self._stop.is_watched = True
-        with _locked(config.run_dir), _disk_errors(config.run_dir):
+        with locked(config.run_dir), _disk_errors(config.run_dir):
             (config.run_dir / "config.yaml").write_text(dump(config))
             self._ledger.truncate(self._step)
             self._console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
@@ -224,14 +224,3 @@ def _disk_errors(run_dir: Path) -> Iterator[None]:
         where = f": {error.filename}" if error.filename else ""
         fix = f"once that is fixed, continue with: spiral resume {run_dir}"
         raise UserError(f"{error.strerror or error}{where}; {fix}") from error
-
-
-@contextlib.contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """Lock the run directory: two processes must not write to one run. The lock ends with the process."""
-    with (run_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"run directory {run_dir} is in use by another process") from error
-        yield
