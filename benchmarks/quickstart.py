@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spiral.monitor.files import MetricsFile
-from spiral.monitor.report import plot
+from spiral.monitor.plot import plot
 
 ROOT = Path(__file__).parents[1]
 NASH_CONV = "eval/kuhn_poker/nash_conv"

@@ -2,6 +2,7 @@
 
 from spiral import GameSpec
 from spiral.game.openspiel import OpenSpielGame
+from spiral.game.picture import Picture, drop_board
 
 RULES = """\
 Connect four. Player 0 drops x, player 1 drops o, in turn; a disc falls to the lowest free cell of its column.
@@ -19,6 +20,11 @@ class ConnectFour(OpenSpielGame):
     def describe(self, role: int) -> str:
         rows = ["1234567", *str(self.state).split()]
         return "\n".join(" ".join(row) for row in rows)
+
+    def render(self, role: int) -> Picture:
+        rows = [line.translate(str.maketrans("xo.", "01 ")) for line in str(self.state).split()]
+        moves = self.state.history()
+        return drop_board("1234567", rows, moves[-1] if moves else None)
 
     def word(self, action: int) -> str:
         return str(action + 1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from spiral import GameSpec, refuse_unlisted
+from spiral.game.picture import Picture, poker_picture
 
 RULES = """\
 Kuhn poker. The deck is jack, queen, king; each player antes 1 chip and gets one card.
@@ -52,6 +53,11 @@ class KuhnPoker:
         else:
             winner, chips = int(self.cards[1] > self.cards[0]), 2.0 if self.history[-1] == "call" else 1.0
         return (chips, -chips) if winner == 0 else (-chips, chips)
+
+    def render(self, role: int) -> Picture:
+        first, second = (CARDS[card][0].upper() for card in self.cards)
+        chips = [1 + sum(action in ("bet", "call") for action in self.history[seat::2]) for seat in (0, 1)]
+        return poker_picture(role, (first, second), (chips[0], chips[1]))
 
     def info_state(self, role: int) -> str:
         return f"{CARDS[self.cards[role]]}:{','.join(self.history)}"

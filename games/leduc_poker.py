@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from spiral import GameSpec, refuse_unlisted
+from spiral.game.picture import Picture, poker_picture
 
 RULES = """\
 Leduc poker. The deck is two jacks, two queens, two kings; each player antes 1 chip and gets one private card.
@@ -71,6 +72,10 @@ class LeducPoker:
             winner = int(second > first)
         chips = float(self.chips[1 - winner])
         return (chips, -chips) if winner == 0 else (-chips, chips)
+
+    def render(self, role: int) -> Picture:
+        first, second, public = (RANKS[card][0].upper() for card in self.cards)
+        return poker_picture(role, (first, second), self.chips, public if len(self.rounds) == 2 else "")
 
     def info_state(self, role: int) -> str:
         public = RANKS[self.cards[2]] if len(self.rounds) == 2 else ""

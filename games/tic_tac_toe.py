@@ -2,6 +2,7 @@
 
 from spiral import GameSpec
 from spiral.game.openspiel import OpenSpielGame
+from spiral.game.picture import Picture, mark_board
 
 RULES = """\
 Tic-tac-toe. Player 0 marks x, player 1 marks o, in turn; three in a row, column or diagonal win.
@@ -19,6 +20,11 @@ class TicTacToe(OpenSpielGame):
     def describe(self, role: int) -> str:
         cells = [str(n) if mark == "." else mark for n, mark in enumerate(str(self.state).replace("\n", ""))]
         return "\n".join(" ".join(cells[row : row + 3]) for row in (0, 3, 6))
+
+    def render(self, role: int) -> Picture:
+        marks = str(self.state).replace("\n", "").translate(str.maketrans("xo.", "01 "))
+        moves = self.state.history()
+        return mark_board(marks, "xo", moves[-1] if moves else None)
 
     def word(self, action: int) -> str:
         return str(action)

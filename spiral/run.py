@@ -5,7 +5,7 @@ from pathlib import Path
 from spiral.config import Config, UserError, load_config
 from spiral.learn.weights import checkpoint
 from spiral.monitor.files import MetricsFile
-from spiral.monitor.report import plot
+from spiral.monitor.plot import plot
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 

@@ -11,7 +11,7 @@ from spiral.config import Config
 from spiral.monitor.console import Dashboard, summary
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.outcome import OutcomeFile
-from spiral.monitor.report import plot
+from spiral.monitor.plot import plot
 from spiral.monitor.sinks import Sinks
 from spiral.monitor.watchdog import Watchdog
 from spiral.storage.episode_files import EpisodeFiles

@@ -68,10 +68,14 @@ class EpisodeFiles:
         with _damage_named(self.path(step)):
             return to_episodes(_read(self.path(step)))
 
+    def table(self, step: int, columns: list[str] | None = None) -> "pa.Table":
+        """The table of one step, or some of its columns. Raises UserError if its file is damaged or missing."""
+        with _damage_named(self.path(step)):
+            return _read(self.path(step), columns)
+
     def match_ids(self, step: int) -> list[int]:
         """The match ids of one step, in order. Raises UserError if its file is damaged or missing."""
-        with _damage_named(self.path(step)):
-            return list(dict.fromkeys(_read(self.path(step), ["match_id"])["match_id"].to_pylist()))
+        return list(dict.fromkeys(self.table(step, ["match_id"])["match_id"].to_pylist()))
 
     def prune(self, keep: int) -> None:
         """Remove the files of all but the newest `keep` steps. 0: remove none."""

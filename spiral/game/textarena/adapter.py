@@ -14,6 +14,7 @@ import textarena
 from textarena.envs.registration import ENV_REGISTRY
 
 from spiral import plugins
+from spiral.game.picture import Picture
 from spiral.game.protocol import IllegalAction
 from spiral.game.textarena.families import FAMILIES
 from spiral.game.textarena.isolation import call_with_rng, import_patched, patch_modules
@@ -119,6 +120,12 @@ class TextArenaGame:
         """The environment's prompt for `role`, and what matters of its messages since. Pure."""
         messages = self._shown[role]
         return render_talk(messages) if self._family.chat else render_board(messages, self._family)
+
+    def render(self, role: int) -> Picture | None:
+        """The board, in the games that have a drawing of it."""
+        if self._family.draw is None:
+            return None
+        return self._family.draw(self._env, self._actions[-1].strip("[]") if self._actions else None)
 
     def legal_actions(self) -> tuple[str, ...] | None:
         """The legal actions without brackets, or None where any text may be legal."""

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spiral.game.textarena import legal
+from spiral.game.picture import Picture
+from spiral.game.textarena import drawing, legal
 from spiral.game.textarena.legal import Env, Legal
 
 ALL = 1000  # messages; more than any match has
@@ -29,7 +30,7 @@ class Family:
 
     `history` is the number of messages before the latest board that stay in view; messages that `keep` matches stay as
     well. `board` is the text in a message or prompt after which a board follows. `patch_env` patches a new environment
-    before its reset.
+    before its reset. `draw` makes a picture of the environment and the last action, without brackets.
     """
 
     max_turns: int = 200
@@ -45,6 +46,7 @@ class Family:
     keep: re.Pattern[str] | None = None
     board: str | None = None
     patch_env: Callable[[Env], None] | None = None
+    draw: Callable[[Env, str | None], Picture] | None = None
 
 
 def _sort_roles(env: Env) -> None:
@@ -104,7 +106,7 @@ FAMILIES: dict[str, Family] = {
     "Chess": Family(atomic=True, legal=legal.chess),
     "Chopsticks": Family(legal=legal.chopsticks),
     "ColonelBlotto": Family(legal=legal.blotto, selection=True, history=ALL),
-    "ConnectFour": Family(legal=legal.columns),
+    "ConnectFour": Family(legal=legal.columns, draw=drawing.discs),
     "Crusade": Family(legal=legal.crusade),
     "GameOfPureStrategy": Family(legal=legal.cards, history=ALL),
     "GermanWhist": Family(legal=legal.whist, history=ALL),
@@ -126,7 +128,7 @@ FAMILIES: dict[str, Family] = {
     "PigDice": Family(atomic=True, legal=legal.fixed("roll", "hold")),
     "Poker": Family(max_turns=1500, legal=legal.poker, selection=True, history=12),
     "QuantumTicTacToe": Family(max_turns=40, legal=legal.quantum_pairs, stalls=True),
-    "ReverseTicTacToe": Family(max_turns=9, legal=legal.empty_cells),
+    "ReverseTicTacToe": Family(max_turns=9, legal=legal.empty_cells, draw=drawing.marks),
     "SantoriniBaseFixed": Family(legal=legal.santorini, board="\nCurrent board state:\n"),
     "SimpleBlindAuction": _talk(r"bid\s+(?:on\s+)?(?:item\s+)?\d+\s*:\s*\d+"),
     "SimpleNegotiation": _talk("accept", "deny", r"offer\b[^\[\]]*->[^\[\]]*"),
@@ -134,7 +136,7 @@ FAMILIES: dict[str, Family] = {
     "Snake": Family(legal=_DIRECTIONS, closed=True),
     "SpiteAndMalice": Family(max_turns=600, legal=legal.spite, history=2),
     "Surround": Family(legal=_DIRECTIONS, closed=True),
-    "TicTacToe": Family(max_turns=9, legal=legal.empty_cells),
+    "TicTacToe": Family(max_turns=9, legal=legal.empty_cells, draw=drawing.marks),
     "TruthAndDeception": _talk("fact [12]", legal=legal.facts),
     "TwoDollar": _bargain(r"\$?(\d+(?:\.\d+)?)", r"[Propose] $\1", patch_env=_sort_roles),
     "UltimateTicTacToe": Family(legal=legal.ultimate_cells, stalls=True, history=1),

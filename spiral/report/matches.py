@@ -1,0 +1,149 @@
+"""The matches of a report: chosen, played again, and put into columns."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spiral.game.views import NotReplayable, Seats, recorded, replayed
+from spiral.report import equilibrium
+from spiral.report.equilibrium import State, count_actions
+from spiral.report.match_columns import NONE, MatchColumns, Numbered
+from spiral.report.pieces import Pieces
+from spiral.report.sampling import choose, spread
+from spiral.report.source import Source
+from spiral.types import Episode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_STEPS = 500  # of a run, whose episodes are looked at
+MAX_CHARS = 60_000_000  # of JSON; the page then has some 20 MB
+REPLAY_S = 20.0  # for playing matches again; those left show what was recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Matches of one run: `steps` maps a step to the ids of those chosen, `counts` a stratum to (chosen, all)."""
+
+    run: int
+    source: Source
+    steps: dict[int, list[int]]
+    num_played: int
+    counts: dict[str, Counter[str]]
+
+
+def select(run: int, source: Source, most: int) -> Selection:
+    """Choose at most `most` matches of a run. Raises UserError if a file of episodes is damaged."""
+    steps: list[tuple[int, int]] = []
+    strata: list[tuple[str, int, str]] = []
+    looked_at = spread(source.episodes.steps(), MAX_STEPS)
+    for step in looked_at:
+        table = source.episodes.table(step, ["match_id", "game", "end_reason"])
+        ids = table["match_id"].to_numpy()
+        firsts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
+        steps += [(step, match_id) for match_id in ids[firsts].tolist()]
+        games, ends = (table[name].take(firsts).to_pylist() for name in ("game", "end_reason"))
+        strata += [(game, step, end) for game, end in zip(games, ends, strict=True)]
+    chosen: dict[int, list[int]] = {}
+    counts: dict[str, Counter[str]] = {"chosen": Counter(), "played": Counter(game for game, _, _ in strata)}
+    for index in choose(strata, most):
+        step, match_id = steps[index]
+        chosen.setdefault(step, []).append(match_id)
+        counts["chosen"][strata[index][0]] += 1
+    in_rows = int(sum(row.get("rollout/episodes", 0) for row in source.rows))
+    return Selection(run=run, source=source, steps=chosen, num_played=max(in_rows, len(strata)), counts=counts)
+
+
+class Builder:
+    """Builds the columns of the matches of some runs."""
+
+    def __init__(self) -> None:
+        self._columns = MatchColumns()
+        self._states = Numbered()
+        self._played: dict[str, list[int]] = {}
+        self._special: dict[str, None] = {}
+        self._deadline_s = time.monotonic() + REPLAY_S
+        self.problems: Counter[str] = Counter()
+        """What is missing and why, and from how many matches."""
+
+    def add(self, selection: Selection, max_chars: int) -> None:
+        """Add the chosen matches of a run, step by step, up to a size of `max_chars`."""
+        source = selection.source
+        pieces = Pieces(source.tokenizer_file) if source.tokenizer_file else None
+        self._special |= dict.fromkeys(pieces.special() if pieces else ())
+        max_chars += self._columns.size
+        steps = list(selection.steps.items())
+        random.Random(0).shuffle(steps)  # those that find no room are then spread over the run
+        for step, match_ids in steps:
+            if self._columns.size > max_chars:
+                self.problems["left out, because the page would become too large"] += len(match_ids)
+                continue
+            table = source.episodes.table(step)
+            of_states = self._count_states(table, selection.run, step)
+            for episode, figures in _episodes(table, match_ids):
+                states = [of_states(episode.match.game, turn.role, turn.observation) for turn in episode.turns]
+                seats, is_replayed = self._seats(episode)
+                self._columns.add(
+                    episode,
+                    seats,
+                    run=selection.run,
+                    step=step,
+                    replayed=is_replayed,
+                    figures=figures,
+                    states=states,
+                    pieces=pieces,
+                )
+
+    def data(self) -> dict[str, Any]:
+        """What the page reads, as JSON takes it."""
+        states: list[State] = self._states.values()
+        return self._columns.data(list(self._special)) | {
+            "states": [
+                {"actions": state.actions, "equilibrium": [round(p, 4) for p in state.equilibrium]} for state in states
+            ],
+            "played": self._played,
+        }
+
+    def _seats(self, episode: Episode) -> tuple[list[Seats], bool]:
+        if time.monotonic() > self._deadline_s:
+            self.problems[f"without the other seat's view: playing all matches again would take more than {REPLAY_S:g} s"] += 1
+            return recorded(episode), False
+        try:
+            return replayed(episode), True
+        except NotReplayable as problem:
+            self.problems[f"without the other seat's view: {problem}"] += 1
+            return recorded(episode), False
+
+    def _count_states(self, table: "pa.Table", run: int, step: int) -> Callable[[str, int, str], int]:
+        """Count the policy's actions in the small exact games of a step; returns the lookup of a state's number."""
+        numbers: dict[tuple[str, int, str], int] = {}
+        for game in table["game"].unique().to_pylist():
+            if known := equilibrium.states(game):
+                for (role, observation), taken in count_actions(table, game).items():
+                    if (state := known.get((role, observation))) is not None:
+                        number = numbers[game, role, observation] = self._states.number(state)
+                        counts = [taken[action] for action in state.actions]
+                        self._played[f"{run}/{step}/{number}"] = [*counts, taken[None]]
+        return lambda game, role, observation: numbers.get((game, role, observation), NONE)
+
+
+def _episodes(
+    table: "pa.Table", match_ids: Sequence[int]
+) -> Iterator[tuple[Episode, list[tuple[float | None, float | None]]]]:
+    """The episodes with these ids, each with the (advantage, ratio) of its turns."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from spiral.storage.episode_table import to_episodes
+
+    rows = table.filter(pc.is_in(table["match_id"], pa.array(match_ids, pa.int64()))).combine_chunks()
+    figures = list(zip(rows["advantage"].to_pylist(), rows["ratio"].to_pylist(), strict=True))
+    start = 0
+    for episode in to_episodes(rows):
+        yield episode, figures[start : start + len(episode.turns)]
+        start += max(1, len(episode.turns))
