@@ -1,4 +1,4 @@
-"""`spiral runs`, `spiral replay`, `spiral verify` and `spiral export`: what runs leave behind."""
+"""`spiral runs`, `spiral view`, `spiral replay`, `spiral verify` and `spiral export`: what runs leave behind."""
 
 import json
 from dataclasses import asdict
@@ -30,6 +30,16 @@ def runs(
     for run in found:
         if run.reason:
             console.print(f"{run.directory.name}: {run.reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def view(directory: Runs = Path("runs")) -> None:
+    """Watch a run in the terminal, also while it goes on: curves, matches, and both seats of a match side by side.
+
+    Needs Textual: pip install 'spiral-selfplay[view]'.
+    """
+    from spiral.monitor.view import view as show_run
+
+    show_run(directory)
 
 
 def replay(

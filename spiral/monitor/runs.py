@@ -17,11 +17,12 @@ from spiral.monitor.files import MetricsFile, Row
 from spiral.monitor.outcome import Ending, OutcomeFile
 from spiral.storage.run_lock import is_locked
 
+State = Literal["running"] | Ending
 STATE_STYLES = {"running": "green", "finished": "blue", "interrupted": "yellow", "failed": "red"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Best:
+class BestResult:
     """The best value of an evaluation metric: the lowest NashConv, or the highest score against a player."""
 
     key: str
@@ -44,11 +45,11 @@ class RunSummary:
     """
 
     directory: Path
-    state: Literal["running"] | Ending
+    state: State
     reason: str
     step: int
     steps: int | None
-    best: tuple[Best, ...]
+    best: tuple[BestResult, ...]
     num_bytes: int
     modified_s: float
 
@@ -70,28 +71,32 @@ def is_run(directory: Path) -> bool:
 
 def summarise(directory: Path) -> RunSummary:
     """What is known about a run."""
-    running = is_locked(directory)  # before the outcome, which is written while the lock is held
-    steps, outcome, reason = _steps(directory), OutcomeFile(directory).read(), ""
+    damage = ""
     try:
         rows: Sequence[Row] = MetricsFile(directory).read()
     except UserError as error:
-        rows, reason = [], str(error)
-    step = int(rows[-1]["step"]) if rows else 0
-    state: Literal["running"] | Ending = "finished" if steps is not None and step >= steps else "interrupted"
-    if running:
-        state = "running"
-    elif outcome is not None:
-        state, reason = outcome.ending, outcome.reason or reason
+        rows, damage = [], str(error)
+    state, reason = state_of(directory, rows)
     return RunSummary(
         directory=directory,
         state=state,
-        reason=reason,
-        step=step,
-        steps=steps,
+        reason=reason or damage,
+        step=_last_step(rows),
+        steps=num_steps(directory),
         best=_best(rows),
         num_bytes=_num_bytes(directory),
         modified_s=_modified_s(directory),
     )
+
+
+def state_of(directory: Path, rows: Sequence[Row]) -> tuple[State, str]:
+    """The state of a run with these rows, and the reason if it is known."""
+    if is_locked(directory):  # before the outcome, which is written while the lock is held
+        return "running", ""
+    if (outcome := OutcomeFile(directory).read()) is not None:
+        return outcome
+    steps = num_steps(directory)
+    return ("finished" if steps is not None and _last_step(rows) >= steps else "interrupted"), ""
 
 
 def runs_table(runs: Sequence[RunSummary]) -> Table:
@@ -103,28 +108,33 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
         state = Text(run.state, STATE_STYLES[run.state])
         best = Text("\n".join(map(str, run.best)) or "-")
         progress = f"{run.step}/{'?' if run.steps is None else run.steps}"
-        age = _age(time.time() - run.modified_s)
-        table.add_row(Text(run.directory.name), state, progress, best, _size(run.num_bytes), age)
+        age = age_text(time.time() - run.modified_s)
+        table.add_row(Text(run.directory.name), state, progress, best, size_text(run.num_bytes), age)
     return table
 
 
-def _steps(directory: Path) -> int | None:
+def num_steps(directory: Path) -> int | None:
+    """`steps` in the config of a run; None if it cannot be read."""
     try:
         return int(yaml.safe_load((directory / "config.yaml").read_text())["steps"])
     except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError):
         return None
 
 
-def _best(rows: Sequence[Row]) -> tuple[Best, ...]:
+def _last_step(rows: Sequence[Row]) -> int:
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def _best(rows: Sequence[Row]) -> tuple[BestResult, ...]:
     """The best value of each metric of strength, exact ones first."""
-    best: dict[str, Best] = {}
+    best: dict[str, BestResult] = {}
     for row in rows:
         for key, value in row.items():
             if not key.startswith("eval/") or not key.endswith(("/nash_conv", "/score")):
                 continue
             sign = -1 if key.endswith("/nash_conv") else 1
             if key not in best or sign * value > sign * best[key].value:
-                best[key] = Best(key=key, value=value, step=int(row["step"]))
+                best[key] = BestResult(key=key, value=value, step=int(row["step"]))
     return tuple(sorted(best.values(), key=lambda one: (not one.key.endswith("/nash_conv"), one.key)))
 
 
@@ -147,7 +157,8 @@ def _modified_s(directory: Path) -> float:
     return 0.0
 
 
-def _size(num_bytes: float) -> str:
+def size_text(num_bytes: float) -> str:
+    """A size, such as 12 MB."""
     for unit in ("B", "kB", "MB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}"
@@ -155,7 +166,8 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes:.1f} GB"
 
 
-def _age(seconds: float) -> str:
+def age_text(seconds: float) -> str:
+    """A time span, such as 3 min ago."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit} ago"

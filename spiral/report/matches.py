@@ -139,11 +139,7 @@ def _episodes(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from spiral.storage.episode_table import to_episodes
+    from spiral.storage.episode_table import to_scored_episodes
 
-    rows = table.filter(pc.is_in(table["match_id"], pa.array(match_ids, pa.int64()))).combine_chunks()
-    figures = list(zip(rows["advantage"].to_pylist(), rows["ratio"].to_pylist(), strict=True))
-    start = 0
-    for episode in to_episodes(rows):
-        yield episode, figures[start : start + len(episode.turns)]
-        start += max(1, len(episode.turns))
+    chosen = pc.is_in(table["match_id"], pa.array(match_ids, pa.int64()))
+    yield from to_scored_episodes(table.filter(chosen).combine_chunks())
