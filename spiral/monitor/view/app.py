@@ -9,7 +9,8 @@ from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import ItemGrid, Vertical, VerticalScroll
-from textual.widgets import DataTable, Footer, Input, OptionList, Static, TabbedContent, TabPane
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, HelpPanel, Input, OptionList, Static, TabbedContent, TabPane
 from textual.widgets.option_list import Option
 
 from spiral.monitor.runs import STATE_STYLES, RunSummary, age_text, is_run, num_steps, size_text, summarise
@@ -26,48 +27,68 @@ RUN_COLUMNS = ("run", "state", "step", "best strength", "size", "last row")
 class ViewApp(App[None]):
     """`spiral view`. It reads files only, and never writes to a run."""
 
-    CSS = (
-        """
+    CSS = """
     #head { height: 1; padding: 0 1; background: $panel; }
     TabbedContent { height: 1fr; }
     TabPane { padding: 0; }
-    #grid { height: auto; grid-gutter: 1 2; padding: 0 1; }
+    #grid { height: auto; grid-rows: 9; grid-gutter: 1 2; padding: 0 1; }
     #filter { height: 3; }
     #keys { height: 1fr; max-height: 40%; }
     #metric { height: 2fr; padding: 0 1; }
+    MatchList DataTable { height: 1fr; }
     """
-        + MatchList.CSS
-    )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "tab('curves')", "curves"),
-        Binding("2", "tab('metrics')", "metrics"),
-        Binding("3", "tab('matches')", "matches"),
-        Binding("4", "tab('runs')", "runs"),
-        Binding("question_mark", "show_help_panel", "help", key_display="?"),
+        Binding("question_mark", "toggle_help", "help", key_display="?"),
         Binding("q", "quit", "quit"),
     ]
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
+        self._run_dir = run_dir
+
+    def get_default_screen(self) -> "RunScreen":
+        """The screen that the others are shown on top of."""
+        return RunScreen(self._run_dir)
+
+    def action_toggle_help(self) -> None:
+        """Show or hide all keys of what has the focus."""
+        if self.screen.query(HelpPanel):
+            self.action_hide_help_panel()
+        else:
+            self.action_show_help_panel()
+
+
+class RunScreen(Screen[None]):
+    """A run: its curves, all its metrics, its matches, and the runs beside it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "tab('curves')", "curves", show=False),
+        Binding("2", "tab('metrics')", "metrics", show=False),
+        Binding("3", "tab('matches')", "matches", show=False),
+        Binding("4", "tab('runs')", "runs", show=False),
+    ]
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
         self._feed = RunFeed(run_dir)
-        self._steps = num_steps(run_dir)
+        self._num_steps = num_steps(run_dir)
         self._panel_charts: list[Chart] = []
-        self._keys: list[str] = []
-        self._key: str | None = None
+        self._metrics: list[str] = []
+        self._metric: str | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
         with TabbedContent(initial="curves"):
-            with TabPane("Curves", id="curves"), VerticalScroll():
+            with TabPane("1 Curves", id="curves"), VerticalScroll():
                 yield ItemGrid(id="grid", min_column_width=36)
-            with TabPane("Metrics", id="metrics"), Vertical():
+            with TabPane("2 Metrics", id="metrics"), Vertical():
                 yield Input(placeholder="part of a metric's name", id="filter")
                 yield OptionList(id="keys")
                 yield Chart(id="metric")
-            with TabPane("Matches", id="matches"):
+            with TabPane("3 Matches", id="matches"):
                 yield MatchList(self._feed)
-            with TabPane("Runs", id="runs"):
+            with TabPane("4 Runs", id="runs"):
                 yield DataTable(cursor_type="row", id="all_runs")
         yield Footer()
 
@@ -77,7 +98,7 @@ class ViewApp(App[None]):
         self.set_interval(RUNS_EVERY_S, self._read_runs)
         self._read_runs()
         self._feed.poll()
-        self.call_after_refresh(self._show)
+        self._show()
 
     def look(self) -> None:
         """Show what is new in the run directory."""
@@ -92,8 +113,8 @@ class ViewApp(App[None]):
     def _show(self) -> None:
         self._show_head()
         self._show_panels()
-        if self._feed.keys != self._keys:
-            self._keys = self._feed.keys
+        if self._feed.keys != self._metrics:
+            self._metrics = self._feed.keys
             self._list_keys()
         self._show_metric()
 
@@ -101,7 +122,7 @@ class ViewApp(App[None]):
         feed, state = self._feed, self._feed.state()
         step = int(feed.rows[-1]["step"]) if feed.rows else 0
         head = Text(f"{feed.directory.name} ", "bold").append(state, STATE_STYLES[state])
-        head.append(f" · step {step}/{'?' if self._steps is None else self._steps}", "not bold")
+        head.append(f" · step {step}/{'?' if self._num_steps is None else self._num_steps}", "not bold")
         last = feed.rows[-1] if feed.rows else {}
         for key, unit in (("perf/games_per_hour", "games/h"), ("perf/generated_tokens_per_s", "sampled tok/s")):
             if key in last:
@@ -120,26 +141,27 @@ class ViewApp(App[None]):
         while len(self._panel_charts) > len(wanted):
             self._panel_charts.pop().remove()
         for chart, panel in zip(self._panel_charts, wanted, strict=True):
-            chart.show(panel.title, [Series(name, self._feed.series(key)) for name, key in panel.curves])
+            curves = [Series(name, self._feed.series(key)) for name, key in panel.curves]
+            chart.show(panel.title, curves, stacked=panel.is_stack)
 
     def _list_keys(self) -> None:
         part = self.query_one("#filter", Input).value.strip().lower()
         keys = self.query_one("#keys", OptionList)
-        keys.set_options(Option(Text(key), id=key) for key in self._keys if part in key.lower())
+        keys.set_options(Option(Text(key), id=key) for key in self._metrics if part in key.lower())
         if keys.option_count:
             ids = [option.id for option in keys.options]
-            keys.highlighted = ids.index(self._key) if self._key in ids else 0
+            keys.highlighted = ids.index(self._metric) if self._metric in ids else 0
 
     def _show_metric(self) -> None:
-        if self._key is not None:
-            self.query_one("#metric", Chart).show(self._key, [Series(self._key, self._feed.series(self._key))])
+        if self._metric is not None:
+            self.query_one("#metric", Chart).show(self._metric, [Series(self._metric, self._feed.series(self._metric))])
 
     @work(thread=True, exclusive=True, group="runs")
     def _read_runs(self) -> None:
         """Look at all runs beside this one, in a thread: they may be large."""
         directories = [path for path in self._feed.directory.absolute().parent.iterdir() if is_run(path)]
         runs = sorted(map(summarise, directories), key=lambda run: -run.modified_s)
-        self.call_from_thread(self._show_runs, runs)
+        self.app.call_from_thread(self._show_runs, runs)
 
     def _show_runs(self, runs: list[RunSummary]) -> None:
         table = self.query_one("#all_runs", DataTable)
@@ -171,7 +193,7 @@ class ViewApp(App[None]):
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Draw the metric."""
-        self._key = event.option.id
+        self._metric = event.option.id
         self._show_metric()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
@@ -179,7 +201,7 @@ class ViewApp(App[None]):
         if event.data_table.id != "all_runs" or event.row_key.value is None:
             return
         directory = Path(event.row_key.value)
-        self._feed, self._steps, self._key = RunFeed(directory), num_steps(directory), None
+        self._feed, self._num_steps, self._metric = RunFeed(directory), num_steps(directory), None
         self._feed.poll()
         self.query_one(MatchList).follow(self._feed)
         self._show()

@@ -13,30 +13,47 @@ LABEL = 8
 
 
 class Series(NamedTuple):
-    """A curve: its name in the legend, and its points in ascending order of x."""
+    """A curve: its name in the legend, its points in ascending order of x, and its colour."""
 
     name: str
     points: Points
+    colour: str = COLOURS[0]
 
 
-def draw(series: Sequence[Series], width: int, height: int) -> Text:
-    """The curves as `height` lines of `width` characters, the last of which is the x axis. Axes span all points."""
+def stack(series: Sequence[Series]) -> list[Series]:
+    """Each curve on top of those before it, the top one first. All must have the same x."""
+    sums: list[Series] = []
+    below = [0.0] * max((len(one.points) for one in series), default=0)
+    for one in series:
+        below = [low + y for low, (_, y) in zip(below, one.points, strict=False)]
+        points = [(x, high) for (x, _), high in zip(one.points, below, strict=False)]
+        sums.append(one._replace(points=points))
+    return sums[::-1]
+
+
+def draw(series: Sequence[Series], width: int, height: int, *, filled: bool = False) -> Text:
+    """The curves as `height` lines of `width` characters, the last of which is the x axis. Axes span all points.
+
+    `filled`: what is below a curve, down to 0, has its colour.
+    """
     points = [point for one in series for point in one.points]
     columns, lines = width - LABEL - 1, height - 1
     if not points or columns < 2 or lines < 1:
         return Text("no values yet", "dim")
     (x_low, x_high), (y_low, y_high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    y_low = min(0.0, y_low) if filled else y_low
     x_scale = (2 * columns - 1) / ((x_high - x_low) or 1)
     y_scale = (4 * lines - 1) / ((y_high - y_low) or 1)
     cells: dict[tuple[int, int], int] = {}
     colours: dict[tuple[int, int], str] = {}
-    for number, one in enumerate(series):
+    for one in series:
         dots = [(round((x - x_low) * x_scale), round((y_high - y) * y_scale)) for x, y in one.points]
         for first, second in zip(dots, dots[1:] or dots, strict=False):
-            for x, y in _line(first, second):
-                cell = (y // 4, x // 2)
-                cells[cell] = cells.get(cell, 0) | DOTS[y % 4][x % 2]
-                colours[cell] = COLOURS[number % len(COLOURS)]
+            for x, top in _line(first, second):
+                for y in range(top, 4 * lines if filled else top + 1):
+                    cell = (y // 4, x // 2)
+                    cells[cell] = cells.get(cell, 0) | DOTS[y % 4][x % 2]
+                    colours[cell] = one.colour
     text = Text(no_wrap=True)
     for line in range(lines):
         label = _number(y_high) if line == 0 else _number(y_low) if line == lines - 1 else ""
@@ -72,16 +89,20 @@ class Chart(Widget):
         super().__init__(id=id)
         self._title = ""
         self._series: Sequence[Series] = ()
+        self._stacked = False
 
-    def show(self, title: str, series: Sequence[Series]) -> None:
-        """Draw other curves."""
-        self._title, self._series = title, [one for one in series if one.points]
+    def show(self, title: str, series: Sequence[Series], *, stacked: bool = False) -> None:
+        """Draw other curves; colours are given to them in order."""
+        self._title, self._stacked = title, stacked
+        drawn = [one for one in series if one.points]
+        self._series = [one._replace(colour=COLOURS[n % len(COLOURS)]) for n, one in enumerate(drawn)]
         self.refresh()
 
     def render(self) -> Text:
         head = Text(self._title, "bold", no_wrap=True)
-        for number, one in enumerate(self._series):
+        for one in self._series:
             name = f" {one.name}" if len(self._series) > 1 else ""
-            head.append(f"{name} {_number(one.points[-1][1])}", COLOURS[number % len(COLOURS)])
+            head.append(f"{name} {_number(one.points[-1][1])}", one.colour)
         head.truncate(self.size.width, overflow="ellipsis")
-        return Text("\n").join([head, draw(self._series, self.size.width, self.size.height - 1)])
+        series = stack(self._series) if self._stacked else self._series
+        return Text("\n").join([head, draw(series, self.size.width, self.size.height - 1, filled=self._stacked)])

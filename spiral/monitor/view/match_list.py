@@ -22,7 +22,6 @@ ANY = "any"
 class MatchList(Vertical):
     """The matches that one step trained on. It stays at the newest step until another one is chosen."""
 
-    CSS = "MatchList DataTable { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "step(-1)", "step -", key_display="["),
         Binding("right_square_bracket", "step(1)", "step +", key_display="]"),
@@ -36,6 +35,7 @@ class MatchList(Vertical):
         self._feed = feed
         self._steps: list[int] = []
         self._step: int | None = None
+        self._loading: int | None = None
         self._all: list[PlayedMatch] = []
         self._shown: list[PlayedMatch] = []
         self._game, self._end, self._only_illegal = ANY, ANY, False
@@ -50,16 +50,24 @@ class MatchList(Vertical):
 
     def follow(self, feed: RunFeed) -> None:
         """Show another run."""
-        self._feed, self._steps, self._step, self._all = feed, [], None, []
+        self._feed, self._steps, self._step, self._loading, self._all = feed, [], None, None, []
         self._fill()
         self.look()
 
     def look(self) -> None:
         """Look for new steps."""
         was_newest = not self._steps or self._step == self._steps[-1]
-        self._steps = self._feed.steps()
-        if self._steps and (was_newest or self._step not in self._steps) and self._step != self._steps[-1]:
-            self._load(self._steps[-1])
+        before, self._steps = self._steps, self._feed.steps()
+        if self._steps != before:
+            self._show_filters()
+        if self._steps and self._loading is None and (was_newest or self._step not in self._steps):
+            self._go_to(self._steps[-1])
+
+    def _go_to(self, step: int) -> None:
+        if step != self._step:
+            self._loading = step
+            self._show_filters()
+            self._load(step)
 
     @work(thread=True, exclusive=True)
     def _load(self, step: int) -> None:
@@ -68,14 +76,16 @@ class MatchList(Vertical):
         try:
             matches = feed.matches(step)
         except UserError as error:
-            self.app.call_from_thread(self.notify, str(error), severity="warning", markup=False)
-            return
-        self.app.call_from_thread(self._loaded, feed, step, matches)
+            self.app.call_from_thread(self._loaded, feed, step, [], str(error))
+        else:
+            self.app.call_from_thread(self._loaded, feed, step, matches, None)
 
-    def _loaded(self, feed: RunFeed, step: int, matches: list[PlayedMatch]) -> None:
-        if feed is self._feed:
-            self._step, self._all = step, matches
+    def _loaded(self, feed: RunFeed, step: int, matches: list[PlayedMatch], problem: str | None) -> None:
+        if feed is self._feed and step == self._loading:
+            self._loading, self._step, self._all = None, step, matches
             self._fill()
+            if problem:
+                self.notify(problem, severity="warning", markup=False)
 
     def _fill(self) -> None:
         table = self.query_one(DataTable)
@@ -89,7 +99,12 @@ class MatchList(Vertical):
             illegal = Text(str(played.num_illegal or ""), "red")
             game, num_turns = short(episode.match.game), len(episode.turns)
             table.add_row(str(episode.match.id), game, players, num_turns, returns, ended, illegal)
-        step = "no step yet" if self._step is None else f"step {self._step} of {self._steps[-1]}"
+        self._show_filters()
+
+    def _show_filters(self) -> None:
+        step = "no step yet" if self._step is None or not self._steps else f"step {self._step} of {self._steps[-1]}"
+        if self._loading is not None:
+            step = f"reading step {self._loading}"
         rest = f", the first {MOST:,} shown" if len(self._shown) > MOST else ""
         line = Text(f" {step}", "bold").append(f" · {len(self._shown):,} matches{rest}", "not bold")
         for name, value in (("game", short(self._game)), ("end", self._end)):
@@ -111,7 +126,7 @@ class MatchList(Vertical):
         if self._step in self._steps:
             index = self._steps.index(self._step) + change
             if 0 <= index < len(self._steps):
-                self._load(self._steps[index])
+                self._go_to(self._steps[index])
 
     def action_next_game(self) -> None:
         """Show the matches of the next game only; after the last game, of all."""

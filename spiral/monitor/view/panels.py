@@ -8,10 +8,11 @@ from spiral.monitor.time_budget import STAGES
 
 
 class Panel(NamedTuple):
-    """A chart: its title, and (name in the legend, metric) of each curve."""
+    """A chart: its title, (name in the legend, metric) of each curve, and whether they are stacked."""
 
     title: str
     curves: tuple[tuple[str, str], ...]
+    is_stack: bool = False
 
 
 def panels(keys: Sequence[str]) -> list[Panel]:
@@ -30,12 +31,12 @@ def panels(keys: Sequence[str]) -> list[Panel]:
         Panel("illegal, forfeit", (("illegal", "rollout/illegal_rate"), ("forfeit", "rollout/forfeit_rate"))),
         Panel("entropy", tuple((name, f"game/{game}/entropy") for name, game in by_game)),
         Panel("importance ratio", tuple((f"p{p}", f"train/rho_p{p}") for p in (10, 50, 90))),
-        Panel("seconds of a step", tuple((stage, f"perf/{stage}_s") for stage in STAGES)),
+        Panel("seconds of a step", tuple((stage, f"perf/{stage}_s") for stage in STAGES), is_stack=True),
         Panel("busy", (("engines", "perf/generator_busy"), ("learner", "perf/learner_busy"))),
         Panel("KL per turn", tuple((name, f"game/{game}/kl") for name, game in by_game)),
         Panel("top opening", tuple((name, f"game/{game}/top_opening_rate") for name, game in by_game)),
     ]
     strength.sort(key=lambda panel: not panel.title.endswith("NashConv"))
     known = set(keys)
-    kept = (Panel(title, tuple(c for c in curves if c[1] in known)) for title, curves in [*strength, *health])
+    kept = (p._replace(curves=tuple(curve for curve in p.curves if curve[1] in known)) for p in [*strength, *health])
     return [panel for panel in kept if panel.curves]
