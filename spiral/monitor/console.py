@@ -16,6 +16,7 @@ from spiral.monitor.time_budget import STAGES
 ROWS = 15
 AROUND_THE_ROWS = 8
 """Lines of the title, the headings, what is below the table, and a command line."""
+REFRESH_PER_S = 2
 BAR = 20
 STAGE_NAMES = {"rollout": "play"}
 STAGE_STYLES = dict(zip(STAGES, ("cyan", "magenta", "yellow", "bright_black"), strict=True))
@@ -53,14 +54,16 @@ class Dashboard:
         self._latest: dict[str, float] = {}
         self._warnings: list[str] = []
         self._status = "starting"
+        self._table = Text(self._title, "italic")
         self._first_step = first_step
         self._start_s: float | None = None  # time of the first row: start-up does not predict the steps
-        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._live = Live(
+            console=self._console, refresh_per_second=REFRESH_PER_S, get_renderable=self._render, transient=False
+        )
 
     def status(self, text: str) -> None:
         """Show what the run is doing now, below the table."""
-        self._status = text
-        self._show()
+        self._status = text  # there may be hundreds in a second
 
     def say(self, text: str) -> None:
         """Print a line that stays. A warning also stays below the table, until there is a newer one."""
@@ -69,7 +72,6 @@ class Dashboard:
         self._console.print(text, style=style, highlight=False, soft_wrap=not wraps_words, markup=False, emoji=False)
         if is_warning:
             self._warnings.append(text)
-            self._show()
 
     def row(self, row: Mapping[str, float]) -> None:
         """Add a step."""
@@ -78,7 +80,7 @@ class Dashboard:
         cells = [f"{step}/{self._steps}", *(_cell(self._latest, key, form) for _, key, form in self._columns)]
         self._rows.append([*cells, self._time_left(step)])
         if self._console.is_terminal:
-            self._show()
+            self._table = self._render_table()
             return
         shares = "  ".join(f"{name} {share:.0%}" for name, share, _ in self._time_split())
         line = "  ".join(f"{n} {c}".replace("\n", " ") for n, c in zip(self._headings(), self._rows[-1], strict=True))
@@ -109,21 +111,23 @@ class Dashboard:
 
     # --- the live picture
 
-    def _show(self) -> None:
-        if self._console.is_terminal:
-            self._live.update(self._render())
-
     def _render(self) -> Group:
+        return Group(self._table, *self._below())
+
+    def _render_table(self) -> Text:
+        """The newest rows below their headings. Made once per row, and as text, because it is drawn several times."""
         height = max(3, min(ROWS, self._console.height - AROUND_THE_ROWS))
-        headings, rows = self._headings(), list(self._rows)[-height:]
-        widths = [max(map(len, "\n".join(cells).split("\n"))) for cells in zip(headings, *rows, strict=True)]
-        table = Table(title=self._title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        upper, lower = zip(*(("\n" + heading).rsplit("\n", 1) for heading in self._headings()), strict=True)
+        rows = [[heading.strip() for heading in upper], list(lower), *list(self._rows)[-height:]]
+        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
         fitting = self._fitting(widths)
-        for index in fitting:
-            table.add_column(headings[index], justify="right", no_wrap=True)
-        for cells in rows:
-            table.add_row(*(cells[index] for index in fitting))
-        return Group(table, *self._below())
+        table = Text(f"{self._title}\n", "italic", no_wrap=True, overflow="crop")
+        for number, cells in enumerate(rows):
+            line = " ".join(cells[index].rjust(widths[index]) for index in fitting)
+            table.append(
+                line + ("\n" if number < len(rows) - 1 else ""), "bold not italic" if number < 2 else "not italic"
+            )
+        return table
 
     def _fitting(self, widths: Sequence[int]) -> list[int]:
         """The columns to show: first and last, and of the others as many as there is room for, from the left on."""
@@ -164,7 +168,6 @@ class Dashboard:
         """Stop updating; the table stays on the screen."""
         if self._console.is_terminal:
             self._status = ""
-            self._show()
             self._live.stop()
 
 

@@ -32,7 +32,7 @@ class ViewApp(App[None]):
     TabbedContent { height: 1fr; }
     TabPane { padding: 0; }
     #grid { height: auto; grid-rows: 9; grid-gutter: 1 2; padding: 0 1; }
-    #filter { height: 3; }
+    #filter { padding: 0 1; background: $surface; }
     #keys { height: 1fr; max-height: 40%; }
     #metric { height: 2fr; padding: 0 1; }
     MatchList DataTable { height: 1fr; }
@@ -42,6 +42,7 @@ class ViewApp(App[None]):
         Binding("q", "quit", "quit"),
     ]
     ENABLE_COMMAND_PALETTE = False
+    TITLE = "spiral view"
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
@@ -83,8 +84,8 @@ class RunScreen(Screen[None]):
             with TabPane("1 Curves", id="curves"), VerticalScroll():
                 yield ItemGrid(id="grid", min_column_width=36)
             with TabPane("2 Metrics", id="metrics"), Vertical():
-                yield Input(placeholder="part of a metric's name", id="filter")
-                yield OptionList(id="keys")
+                yield Input(placeholder="part of a metric's name", id="filter", compact=True)
+                yield OptionList(id="keys", compact=True)
                 yield Chart(id="metric")
             with TabPane("3 Matches", id="matches"):
                 yield MatchList(self._feed)

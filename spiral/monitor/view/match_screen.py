@@ -25,16 +25,16 @@ class MatchScreen(Screen[int]):
     CSS = """
     MatchScreen { layout: vertical; }
     #heading { height: auto; padding: 0 1; background: $panel; }
-    #seats { height: 1fr; }
+    #seats { height: 3fr; }
     .seat { width: 1fr; height: 100%; border: round $surface-lighten-2; padding: 0 1; }
     .seat.to-move { border: round $accent; }
-    #answer { height: 2fr; max-height: 60%; border: round $surface-lighten-2; padding: 0 1; }
+    #answer { height: 2fr; border: round $surface-lighten-2; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("right,l", "turn(1)", "next turn"),
-        Binding("left,h", "turn(-1)", "previous"),
-        Binding("home", "turn(-1000000)", "first", show=False),
-        Binding("end", "turn(1000000)", "last", show=False),
+        Binding("right,l", "turn(1)", "next turn", key_display="→", priority=True),
+        Binding("left,h", "turn(-1)", "previous", key_display="←", priority=True),
+        Binding("home", "turn(-1000000)", "first turn", show=False, priority=True),
+        Binding("end", "turn(1000000)", "last turn", show=False, priority=True),
         Binding("n", "match(1)", "next match"),
         Binding("p", "match(-1)", "previous"),
         Binding("escape,b", "back", "back"),
@@ -50,7 +50,7 @@ class MatchScreen(Screen[int]):
         yield Static(id="heading")
         with Horizontal(id="seats"):
             for role in (0, 1):
-                with VerticalScroll(id=f"seat{role}", classes="seat", can_focus=False):
+                with VerticalScroll(id=f"seat{role}", classes="seat"):
                     yield Static(id=f"view{role}")
         with VerticalScroll(id="answer"):
             yield Static(id="text")
