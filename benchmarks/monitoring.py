@@ -3,7 +3,7 @@
     python benchmarks/monitoring.py RUN_DIR [--steps 30] [--pace 4]
 
 Replays a recorded run, such as runs/quickstart, through what a step of the driver does for monitoring: the metrics of
-the episodes' headers, a call of `status` per match that ends, the live table (on a terminal of 80 by 24), the files, the
+the headers, a call of `status` per match that ends, the live table (on a terminal of 80 by 24), the files, the
 watchdog, and an offline W&B run in a temporary directory. A step takes `--pace` seconds, because W&B also samples the
 system while nothing is logged. Start and end are shown apart. Exit code 1 if the target is missed.
 """
