@@ -141,7 +141,7 @@ class DealBaselines(RoleBaselines):
             scored = [0.0] * len(header.turns)
             for number, path, deal in _path(header):
                 value = header.returns[deal[2]]
-                of_deal = deals[deal].plus(value, -1).advantage(value, alpha, rae[number], 0.0)
+                of_deal = deals[deal].plus(value, -1).advantage(value, alpha, rae[number], prior)
                 scored[number] = nodes[path, *deal].plus(value, -1).advantage(value, alpha, of_deal, prior)
             advantages.append(scored)
         return advantages
