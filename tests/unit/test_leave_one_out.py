@@ -109,10 +109,11 @@ def test_a_deal_baseline_is_the_mean_of_the_same_node_shrunk_to_that_of_the_deal
     # Role 0 of deal 1 returns 1, -1 and -1, the first two at the same first prompt. The last match is of another deal.
     step = [header(0, 1.0, (7,)), header(1, -1.0, (7,)), header(2, -1.0, (9,)), header(3, 1.0, (7,), seed=2)]
     scored = DealBaselines(config()).score(step)
-    # First: the deal's others have mean -1, so b = (-1 + 2 * -1) / 3 = -1 and A = 0.5 * 2 = 1.
-    # Second: the deal's others have mean 0, b = (1 + 2 * 0) / 3 = 1/3, A = 0.5 * (-1 - 1/3) = -2/3.
-    # Third: alone at its node; b = 0 and A = -0.5. Fourth: RAE: b = 0.5, -0.25, -0.625, A = 0.5 * 1.625.
-    assert [advantage for (advantage,) in scored] == pytest.approx([1.0, -2 / 3, -0.5, 0.8125])
+    # RAE's baselines before each: 0, 0.5, -0.25 and -0.625.
+    # First: the deal has (-2 + 2 * 0) / 4 = -0.5, the node (-1 + 2 * -0.5) / 3 = -2/3: A = 0.5 * (1 + 2/3).
+    # Second: the deal has (0 + 2 * 0.5) / 4 = 0.25, the node (1 + 2 * 0.25) / 3 = 0.5: A = 0.5 * -1.5.
+    # Third: the deal has (0 + 2 * -0.25) / 4 = -0.125, the node nothing: A = 0.5 * -0.875. Fourth: RAE, 0.5 * 1.625.
+    assert [advantage for (advantage,) in scored] == pytest.approx([5 / 6, -0.75, -0.4375, 0.8125])
 
 
 def test_a_node_is_the_whole_path_to_it() -> None:
