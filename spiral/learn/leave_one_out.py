@@ -118,7 +118,7 @@ class DealBaselines(RoleBaselines):
     """`learner.advantage: deal`: baselines from the other matches of the same game and seed in a step.
 
     A turn's baseline is the mean return of its role in those of them that came to the same turn by the same prompts. It
-    is shrunk to the mean over all of them, and that to RAE's baseline, each with the weight of `baseline_prior` returns.
+    is shrunk to the mean over all of them and that to RAE's baseline, each with the weight of `baseline_prior` returns.
     Without others this is RAE.
     """
 
