@@ -58,7 +58,7 @@ class Dashboard:
         self._first_step = first_step
         self._start_s: float | None = None  # time of the first row: start-up does not predict the steps
         self._live = Live(
-            console=self._console, refresh_per_second=REFRESH_PER_S, get_renderable=self._render, transient=False
+            console=self._console, refresh_per_second=REFRESH_PER_S, get_renderable=self.picture, transient=False
         )
 
     def status(self, text: str) -> None:
@@ -111,7 +111,8 @@ class Dashboard:
 
     # --- the live picture
 
-    def _render(self) -> Group:
+    def picture(self) -> Group:
+        """What is on the terminal now."""
         return Group(self._table, *self._below())
 
     def _render_table(self) -> Text:

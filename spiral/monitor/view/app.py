@@ -21,7 +21,7 @@ from spiral.monitor.view.panels import panels
 
 POLL_S = 1.0
 RUNS_EVERY_S = 10.0
-RUN_COLUMNS = ("run", "state", "step", "best strength", "size", "last row")
+RUN_COLUMNS = ("run", "state", "step", "size", "last row", "best strength")
 
 
 class ViewApp(App[None]):
@@ -173,7 +173,7 @@ class RunScreen(Screen[None]):
             step = f"{run.step}/{'?' if run.steps is None else run.steps}"
             state = Text(run.state, STATE_STYLES[run.state])
             age = age_text(time.time() - run.modified_s)
-            cells = (Text(run.directory.name), state, step, best, size_text(run.num_bytes), age)
+            cells = (Text(run.directory.name), state, step, size_text(run.num_bytes), age, best)
             table.add_row(*cells, key=str(run.directory))
         table.move_cursor(row=row)
 
