@@ -25,8 +25,9 @@ game/kuhn_poker/role0/return_mean game/kuhn_poker/role1/baseline game/textarena/
 perf/step_s perf/rollout_s perf/learn_s perf/sync_s perf/generated_tokens_per_s perf/trained_tokens_per_s
 train/rho_p10 train/rho_p50 train/rho_p90 train/advantage_p10 train/advantage_p50 train/advantage_p90
 game/kuhn_poker/role0/return_ci95 game/kuhn_poker/finished_rate game/kuhn_poker/forfeit_rate
-game/kuhn_poker/turn_cap_rate game/kuhn_poker/turns_p50 game/kuhn_poker/turn_tokens_p50 game/kuhn_poker/illegal_rate game/kuhn_poker/entropy
-game/kuhn_poker/kl game/kuhn_poker/distinct_openings game/kuhn_poker/top_opening_rate game/kuhn_poker/distinct_ngrams
+game/kuhn_poker/turn_cap_rate game/kuhn_poker/turns_p50 game/kuhn_poker/turn_tokens_p50 game/kuhn_poker/illegal_rate
+game/kuhn_poker/entropy game/kuhn_poker/kl
+game/kuhn_poker/distinct_openings game/kuhn_poker/top_opening_rate game/kuhn_poker/distinct_ngrams
 perf/other_s perf/games_per_hour
 """.split()
 
