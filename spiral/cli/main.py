@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from spiral.cli import evaluate, games, launch, planning, runs, training
+from spiral.cli import evaluate, games, launch, planning, report, runs, training
 from spiral.cli.supervisor import RESUME_ME
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
@@ -25,6 +25,7 @@ app.command()(runs.view)
 app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)
+app.command()(report.report)
 app.command()(training.doctor)
 app.command()(planning.plan)
 app.add_typer(launch.launch, name="launch")

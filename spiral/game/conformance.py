@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 
+from spiral.game.picture import picture, unmarked
 from spiral.game.protocol import ExactGame, try_step
 from spiral.game.recording import (
     Recording,
@@ -192,7 +193,7 @@ def check_illegal_actions(game_id: str, recordings: Sequence[Recording]) -> None
 
 
 def check_hidden_information(game_id: str, recordings: Sequence[Recording]) -> None:
-    """In a game with information states, equal ones give equal views and equal legal actions."""
+    """In a game with information states, equal ones give equal views, pictures and legal actions."""
     first = make(game_id, 0)
     if not hasattr(first, "info_state"):
         return
@@ -201,7 +202,7 @@ def check_hidden_information(game_id: str, recordings: Sequence[Recording]) -> N
             first.info_state(0)
         except NotImplementedError:  # OpenSpiel does not define them for every game
             return
-    seen: dict[tuple[int, bool, str], tuple[str, tuple[str, ...] | None]] = {}
+    seen: dict[tuple[int, bool, str], tuple[str, str, tuple[str, ...] | None]] = {}
     num_states = 0
     for seed in range(NUM_HIDDEN_MATCHES):
         rng, actions = random.Random(seed), list[str]()
@@ -212,7 +213,8 @@ def check_hidden_information(game_id: str, recordings: Sequence[Recording]) -> N
                     return
                 for role in (0, 1):
                     known = game.info_state(role)  # type: ignore[attr-defined]
-                    view = game.observe(role), game.legal_actions() if role == to_move else None
+                    drawn = str(unmarked(picture(game, role)))
+                    view = game.observe(role), drawn, game.legal_actions() if role == to_move else None
                     elsewhere = seen.setdefault((role, role == to_move, known), view)
                     if elsewhere != view:
                         what = f"shows role {role} more than its information state {known!r}"

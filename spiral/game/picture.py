@@ -7,7 +7,7 @@ A game that has one adds the optional method
 which shows no more than `observe(role)` says, and like it changes nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from spiral.game.protocol import Game
@@ -49,6 +49,13 @@ def picture(game: Game, role: int) -> Picture | None:
     """What `role` may see, as a picture; None if the game draws none."""
     render = getattr(game, "render", None)
     return None if render is None else render(role)
+
+
+def unmarked(drawn: Picture | None) -> Picture | None:
+    """The same picture without the mark of the last action, which is no part of a position."""
+    if drawn is None:
+        return None
+    return tuple(replace(row, tiles=tuple(replace(tile, marked=False) for tile in row.tiles)) for row in drawn)
 
 
 def poker_picture(role: int, cards: tuple[str, str], chips: tuple[int, int], public: str | None = None) -> Picture:

@@ -57,14 +57,12 @@ def match_html(episode: Episode, step: int | None = None) -> str:
 
     It holds no script, and its Content-Security-Policy allows none: whatever a model wrote is shown as text.
     """
-    from markupsafe import Markup
-
     try:
         seats = replayed(episode)
     except NotReplayable:
         seats = recorded(episode)
     turns = [(turn, views, _answer(turn)) for turn, views in zip(episode.turns, seats, strict=False)]
-    style = Markup(_STYLE.read_text("utf-8"))
+    style = _STYLE.read_text("utf-8")
     page = {"style": style, "style_hash": source_hash(style), "visible": visible}
     return _template().render(episode=episode, step=step, turns=turns, last=seats[-1], **page)
 
@@ -78,9 +76,7 @@ def _answer(turn: Turn) -> Answer:
     start, end = answer_span(turn.text, turn.action) or (len(turn.text), len(turn.text))
     before, after = turn.text[:start], turn.text[end:]
     left_out = max(0, len(before) - MAX_CHARS) + max(0, len(after) - MAX_CHARS)
-    return Answer(
-        before=before[-MAX_CHARS:], action=turn.text[start:end], after=after[:MAX_CHARS], left_out=left_out
-    )
+    return Answer(before=before[-MAX_CHARS:], action=turn.text[start:end], after=after[:MAX_CHARS], left_out=left_out)
 
 
 @cache

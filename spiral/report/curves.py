@@ -54,7 +54,7 @@ def sections(runs: Sequence[Source]) -> dict[str, list[Chart]]:
             lines=[*((key, _title(key)) for key in BUDGET if key in keys), ("perf/other_s", "everything else")],
             kind="stack",
         )
-    for key in sorted(keys, key=_natural):
+    for key in sorted(keys, key=lambda key: (not key.endswith("/nash_conv"), _natural(key))):
         if key.endswith("/ci95") and f"{key[:-4]}score" in keys:
             continue
         section = next(name for name, pattern in SECTIONS.items() if re.match(pattern, key))
@@ -114,12 +114,18 @@ def _title(key: str) -> str:
     """A caption: eval/textarena/TicTacToe-v0/vs_random/score becomes `textarena/TicTacToe-v0: score against random`."""
     game_key = re.match(r"(?:eval|game)/(.+?)/((?:vs_[^/]+/|role/)?[^/]+)$", key)
     if not game_key:
-        return key.partition("/")[2].replace("_", " ") or key
+        return _spaced(key.partition("/")[2] or key)
     game, what = game_key.groups()
     opponent = re.match(r"vs_([^/]+)/(.+)$", what)
     what = f"{opponent[2]} against {opponent[1]}" if opponent else what.removeprefix("role/")
     named: Mapping[str, str] = {"nash_conv": "NashConv (0 is an equilibrium)"}
-    return f"{game}: {named.get(what, what.replace('_', ' '))}"
+    return f"{game}: {named.get(what, _spaced(what))}"
+
+
+def _spaced(name: str) -> str:
+    """generated_tokens_per_s becomes `generated tokens per s`, and step_s `step (s)`."""
+    unit = name.endswith("_s") and not name.endswith("_per_s")
+    return (f"{name[:-2]} (s)" if unit else name).replace("_", " ")
 
 
 def _natural(key: str) -> list[tuple[int, str]]:

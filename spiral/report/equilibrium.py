@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spiral.game.perfect import perfect_policy
 from spiral.game.solve import decision_points
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_STATES = 1000  # information states; then solving a game takes seconds at most
-COLUMNS = ["game", "role", "player", "observation", "action", "legal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +48,17 @@ def states(game_id: str) -> dict[tuple[int, str], State]:
     return found if len(found) == len(points) else {}
 
 
-def count_actions(table: "pa.Table", game_id: str) -> dict[tuple[int, str], Counter[str | None]]:
-    """(role, observation) -> how often the policy took each action; None counts illegal answers.
+def count_actions(table: "pa.Table") -> dict[tuple[str, int, str], Counter[str | None]]:
+    """(game, role, observation) -> how often the policy took each action; None counts illegal answers.
 
-    `table` has COLUMNS of the episodes of one step.
+    `table` is that of the episodes of a step.
     """
-    import pyarrow.compute as pc
-
-    rows: Any = table.filter(pc.and_(pc.equal(table["game"], game_id), pc.equal(table["player"], POLICY)))
-    grouped = rows.group_by(["role", "observation", "action", "legal"]).aggregate([([], "count_all")])
-    counts: dict[tuple[int, str], Counter[str | None]] = {}
-    for row in grouped.to_pylist():
-        taken = counts.setdefault((row["role"], row["observation"]), Counter())
-        taken[row["action"] if row["legal"] else None] += row["count_all"]
+    counts: dict[tuple[str, int, str], Counter[str | None]] = {}
+    if not any(states(game) for game in table["game"].unique().to_pylist()):
+        return counts
+    names = ("game", "role", "observation", "player", "action", "legal")
+    rows = Counter(zip(*(table[name].to_pylist() for name in names), strict=True))
+    for (game, role, observation, player, action, legal), count in rows.items():
+        if player == POLICY:
+            counts.setdefault((game, role, observation), Counter())[action if legal else None] += count
     return counts

@@ -10,11 +10,15 @@ from spiral.report.source import Row, Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A measure at its first and its last measurement. `better` is True, False, or None if neither says."""
+    """A measure at its first and its last measurement, the latter with its `margin`, the 95% interval's half-width.
+
+    `better` is True or False, or None if the difference is within the margins.
+    """
 
     title: str
     before: str
     after: str
+    margin: str
     steps: str
     better: bool | None
 
@@ -38,21 +42,17 @@ def strength(run: Source) -> list[Figure]:
 
 def _figure(title: str, rows: Sequence[Row], key: str, sign: int, form: str) -> Figure:
     first, last = rows[0], rows[-1]
+    margin_key = key.removesuffix("score") + "ci95"
+    margins = [row.get(margin_key) if key.endswith("/score") else None for row in (first, last)]
     change = sign * (last[key] - first[key])
-    margin_key = f"{key[:-5]}ci95"
-    noise = first.get(margin_key, 0.0) + last.get(margin_key, 0.0) if key.endswith("/score") else 0.0
     return Figure(
         title=title,
-        before=_value(first, key, form),
-        after=_value(last, key, form),
+        before=format(first[key], form),
+        after=format(last[key], form),
+        margin="" if margins[1] is None else f"{margins[1]:.2f}",
         steps=f"step {first['step']:.0f} to {last['step']:.0f}",
-        better=None if abs(change) <= noise else change > 0,
+        better=None if abs(change) <= sum(margin or 0.0 for margin in margins) else change > 0,
     )
-
-
-def _value(row: Row, key: str, form: str) -> str:
-    margin = row.get(f"{key[:-5]}ci95") if key.endswith("/score") else None
-    return format(row[key], form) + (f" ± {margin:.2f}" if margin is not None else "")
 
 
 def totals(run: Source) -> list[tuple[str, str]]:

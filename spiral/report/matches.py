@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spiral.game.views import NotReplayable, Seats, recorded, replayed
 from spiral.report import equilibrium
 from spiral.report.equilibrium import State, count_actions
@@ -22,41 +20,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_STEPS = 500  # of a run, whose episodes are looked at
-MAX_CHARS = 60_000_000  # of JSON; the page then has some 20 MB
-REPLAY_S = 20.0  # for playing matches again; those left show what was recorded
+MAX_CHARS = 32_000_000  # of JSON; the page then has some 15 MB at most
+REPLAY_S = 20.0  # of CPU time, for playing matches again; those left show what was recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Matches of one run: `steps` maps a step to the ids of those chosen, `counts` a stratum to (chosen, all)."""
+    """Matches of one run: `steps` maps a step to the ids of those chosen, out of `num_played` that it trained on."""
 
     run: int
     source: Source
     steps: dict[int, list[int]]
     num_played: int
-    counts: dict[str, Counter[str]]
 
 
 def select(run: int, source: Source, most: int) -> Selection:
     """Choose at most `most` matches of a run. Raises UserError if a file of episodes is damaged."""
-    steps: list[tuple[int, int]] = []
+    matches: list[tuple[int, int]] = []
     strata: list[tuple[str, int, str]] = []
-    looked_at = spread(source.episodes.steps(), MAX_STEPS)
-    for step in looked_at:
-        table = source.episodes.table(step, ["match_id", "game", "end_reason"])
-        ids = table["match_id"].to_numpy()
-        firsts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
-        steps += [(step, match_id) for match_id in ids[firsts].tolist()]
-        games, ends = (table[name].take(firsts).to_pylist() for name in ("game", "end_reason"))
-        strata += [(game, step, end) for game, end in zip(games, ends, strict=True)]
+    for step in spread(source.episodes.steps(), MAX_STEPS):
+        columns = source.episodes.table(step, ["match_id", "game", "end_reason"]).to_pydict().values()
+        for match_id, game, end in dict.fromkeys(zip(*columns, strict=True)):
+            matches.append((step, match_id))
+            strata.append((game, step, end))
     chosen: dict[int, list[int]] = {}
-    counts: dict[str, Counter[str]] = {"chosen": Counter(), "played": Counter(game for game, _, _ in strata)}
     for index in choose(strata, most):
-        step, match_id = steps[index]
+        step, match_id = matches[index]
         chosen.setdefault(step, []).append(match_id)
-        counts["chosen"][strata[index][0]] += 1
     in_rows = int(sum(row.get("rollout/episodes", 0) for row in source.rows))
-    return Selection(run=run, source=source, steps=chosen, num_played=max(in_rows, len(strata)), counts=counts)
+    return Selection(run=run, source=source, steps=chosen, num_played=max(in_rows, len(strata)))
 
 
 class Builder:
@@ -67,7 +59,9 @@ class Builder:
         self._states = Numbered()
         self._played: dict[str, list[int]] = {}
         self._special: dict[str, None] = {}
-        self._deadline_s = time.monotonic() + REPLAY_S
+        self._deadline_s = time.process_time() + REPLAY_S
+        self.num_shown: Counter[int] = Counter()
+        """Matches of each run."""
         self.problems: Counter[str] = Counter()
         """What is missing and why, and from how many matches."""
 
@@ -84,6 +78,7 @@ class Builder:
                 self.problems["left out, because the page would become too large"] += len(match_ids)
                 continue
             table = source.episodes.table(step)
+            self.num_shown[selection.run] += len(match_ids)
             of_states = self._count_states(table, selection.run, step)
             for episode, figures in _episodes(table, match_ids):
                 states = [of_states(episode.match.game, turn.role, turn.observation) for turn in episode.turns]
@@ -110,8 +105,9 @@ class Builder:
         }
 
     def _seats(self, episode: Episode) -> tuple[list[Seats], bool]:
-        if time.monotonic() > self._deadline_s:
-            self.problems[f"without the other seat's view: playing all matches again would take more than {REPLAY_S:g} s"] += 1
+        if time.process_time() > self._deadline_s:
+            late = f"playing all matches again would take more than {REPLAY_S:g} s"
+            self.problems[f"without the other seat's view: {late}"] += 1
             return recorded(episode), False
         try:
             return replayed(episode), True
@@ -122,13 +118,11 @@ class Builder:
     def _count_states(self, table: "pa.Table", run: int, step: int) -> Callable[[str, int, str], int]:
         """Count the policy's actions in the small exact games of a step; returns the lookup of a state's number."""
         numbers: dict[tuple[str, int, str], int] = {}
-        for game in table["game"].unique().to_pylist():
-            if known := equilibrium.states(game):
-                for (role, observation), taken in count_actions(table, game).items():
-                    if (state := known.get((role, observation))) is not None:
-                        number = numbers[game, role, observation] = self._states.number(state)
-                        counts = [taken[action] for action in state.actions]
-                        self._played[f"{run}/{step}/{number}"] = [*counts, taken[None]]
+        for (game, role, observation), taken in count_actions(table).items():
+            if (state := equilibrium.states(game).get((role, observation))) is not None:
+                number = numbers[game, role, observation] = self._states.number(state)
+                counts = [taken[action] for action in state.actions]
+                self._played[f"{run}/{step}/{number}"] = [*counts, taken[None]]
         return lambda game, role, observation: numbers.get((game, role, observation), NONE)
 
 

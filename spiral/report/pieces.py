@@ -25,7 +25,7 @@ class Pieces:
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {number: token.content for number, token in added.items() if token.special}
         self._known: dict[int, str] = {}
-        self._cut: dict[bytes, tuple[str, ...] | None] = {}
+        self._cut: dict[tuple[bytes, str], tuple[str, ...] | None] = {}
 
     def special(self) -> list[str]:
         """The texts of special tokens, such as the end of a message, which are not part of a completion's text."""
@@ -36,7 +36,7 @@ class Pieces:
 
         A token that ends within a character has no text; the token that completes the character has all of it.
         """
-        key = token_ids.tobytes()
+        key = token_ids.tobytes(), text
         if key not in self._cut:
             ids = token_ids.tolist()
             plain = [number for number in ids if number not in self._special]

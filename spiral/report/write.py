@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 import spiral
 from spiral.monitor.transcript import source_hash, visible
 from spiral.report import curves, headlines, settings
@@ -30,7 +28,7 @@ STYLES = ("uplot/uPlot.min.css", "report.css")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A report that was written: its size in bytes, its matches, those that the runs trained on, and what is missing."""
+    """A report that was written: its size in bytes, its matches, all that the runs trained on, and what is missing."""
 
     path: Path
     size: int
@@ -56,7 +54,7 @@ def write_report(run_dirs: Sequence[Path], path: Path, most_matches: int = 2000)
     return Written(
         path=path,
         size=len(page.encode()),
-        num_matches=sum(len(ids) for selection in selections for ids in selection.steps.values()),
+        num_matches=builder.num_shown.total(),
         num_played=sum(selection.num_played for selection in selections),
         problems=tuple(f"{count} matches {what}" for what, count in builder.problems.most_common(5)),
     )
@@ -75,13 +73,13 @@ def _render(runs: Sequence[Source], selections: Sequence[Selection], builder: Bu
         version=spiral.__version__,
         runs=[(run, headlines.strength(run), headlines.totals(run)) for run in runs],
         sections={name: name in curves.OPEN for name in sections},
-        selections=selections,
+        samples=[(one.source.label, builder.num_shown[one.run], one.num_played) for one in selections],
         problems=builder.problems.most_common(5),
         differing=settings.differing(runs),
         chosen=settings.chosen(runs),
-        script=Markup(script),
+        script=script,
         script_hash=source_hash(script),
-        style=Markup(style),
+        style=style,
         style_hash=source_hash(style),
         curve_data=_packed(data),
         match_data=_packed(builder.data()),

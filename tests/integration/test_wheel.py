@@ -5,7 +5,7 @@ from zipfile import ZipFile
 
 from tests.integration.conftest import PACKAGES, ROOT, Installation, ok
 
-SHIPPED = {".py", ".yaml", ".typed", ".sbatch", ".sh"}
+SHIPPED = {".py", ".yaml", ".typed", ".sbatch", ".sh", ".j2", ".js", ".css"}
 WHERE = """
 import importlib.metadata, importlib.resources, spiral, spiral_games
 print(spiral.__file__, spiral_games.__file__, importlib.resources.files("spiral_configs") / "quickstart.yaml")
@@ -18,7 +18,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(installation: Installatio
         f"{package}/{path.relative_to(ROOT / folder)}"
         for folder, package in PACKAGES.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in SHIPPED
+        if path.suffix in SHIPPED or path.name == "LICENSE"
     }
     assert {"spiral/py.typed", "spiral/game/template.py", "spiral_games/nim.py", "spiral_configs/smoke.yaml"} < expected
     assert {name for name in ZipFile(installation.wheel).namelist() if ".dist-info/" not in name} == expected

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from spiral.config import Config, UserError
 from spiral.monitor.console import Dashboard, short, summary
-from spiral.monitor.replay import show
 from spiral.monitor.plot import plot
+from spiral.monitor.replay import show
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 from tests.builders import episode as played

@@ -1,0 +1,29 @@
+"""`spiral report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories, such as runs/quickstart")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; default: report.html in the first RUN_DIR")
+    ] = None,
+    matches: Annotated[int, typer.Option(min=0, help="Matches in the file, at most, of all runs together")] = 2000,
+) -> None:
+    """Write one HTML file about one or more runs: figures, curves, settings, and a viewer of their matches.
+
+    It opens from disk and loads nothing. What models wrote is shown as text.
+    """
+    from spiral.report import write_report
+
+    written = write_report(run_dirs, output or run_dirs[0] / "report.html", matches)
+    for problem in written.problems:
+        typer.echo(f"note: {problem}")
+    typer.echo(
+        f"wrote {written.path}: {written.size / 1e6:.1f} MB, {written.num_matches:,} of {written.num_played:,} matches"
+    )
