@@ -122,10 +122,10 @@ def trained_bytes(config: Config) -> int:
 def checkpoint_bytes(config: Config) -> int:
     """Disk space for a run's checkpoints. Raises UserError if the model's size cannot be found out.
 
-    A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside. Several
-    ranks write the rows of weights and reference before whole tensors are made of them.
+    A checkpoint holds weights, AdamW's two moments, perhaps reference and average, in float32; one is written aside.
+    Several ranks write the rows of these models before whole tensors are made of them.
     """
-    num_models = 1 + (config.learner.kl_coef > 0)
+    num_models = 1 + (config.learner.kl_coef > 0) + (config.learner.weight_ema is not None)
     num_copies = (2 + num_models) * (config.checkpoint.keep_last + 1) + num_models * (config.learner.ranks > 1)
     return trained_bytes(config) * num_copies + GIB // 4
 

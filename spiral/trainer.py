@@ -8,7 +8,6 @@ deals as many matches as max_staleness permits.
 
 import contextlib
 import errno
-import fcntl
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,9 @@ from spiral.learn.weights import checkpoint
 from spiral.monitor.ledger import Ledger
 from spiral.monitor.recorder import Recorder
 from spiral.monitor.rollout_metrics import rollout_metrics
+from spiral.monitor.time_budget import time_budget
 from spiral.stop import Stop, StopRequested
+from spiral.storage.run_lock import locked
 from spiral.types import Episode, EpisodeHeader
 
 Row = dict[str, float]
@@ -46,7 +47,7 @@ class Trainer:
         self._saved_step = self._recorded_step = self._step
         self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
-        self._schedule = Schedule(config.seed, config.games)
+        self._schedule = Schedule(config.seed, config.games, config.rollout.deals)
         if state:
             self._schedule.load_state_dict(state["schedule"])
         self._ledger = Ledger(config.run_dir)
@@ -63,7 +64,7 @@ class Trainer:
         """Train until config.steps or a stop. Raises UserError, RunFailed or FloatingPointError."""
         config = self._config
         self._stop.is_watched = True
-        with _locked(config.run_dir), _disk_errors(config.run_dir):
+        with locked(config.run_dir), _disk_errors(config.run_dir):
             (config.run_dir / "config.yaml").write_text(dump(config))
             self._ledger.truncate(self._step)
             self._console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
@@ -109,10 +110,8 @@ class Trainer:
         row["perf/rollout_s"] = time.monotonic() - start_s
         row |= self._learn(headers)
         row |= self._publish()
-        row["perf/step_s"] = step_s = time.monotonic() - start_s
+        row |= time_budget(row, len(headers), time.monotonic() - start_s, self._config.monitor.price_per_hour)
         row |= self._cluster.figures.row()
-        row["perf/games_per_hour"] = 3600 * len(headers) / step_s
-        row["perf/learner_busy"] = row["perf/learn_s"] / step_s
         self._row = row
         every = self._config.checkpoint.every
         if every and self._step % every == 0:
@@ -171,7 +170,9 @@ class Trainer:
         every = self._config.eval.every
         if every and (self._step % every == 0 or self._step == self._config.steps):
             self._recorder.status(f"step {self._step}: evaluating")
-            evaluation = evaluate_policy(self._config, self._cluster.play, self._cluster.action_logprobs)
+            has_average = self._config.learner.weight_ema is not None
+            with self._cluster.averaged(self._version) if has_average else contextlib.nullcontext():
+                evaluation = evaluate_policy(self._config, self._cluster.play, self._cluster.action_logprobs)
             row |= evaluation.metrics
             row["perf/eval_s"] = evaluation.duration_s
             transcripts = evaluation.episodes
@@ -225,14 +226,3 @@ def _disk_errors(run_dir: Path) -> Iterator[None]:
         where = f": {error.filename}" if error.filename else ""
         fix = f"once that is fixed, continue with: spiral resume {run_dir}"
         raise UserError(f"{error.strerror or error}{where}; {fix}") from error
-
-
-@contextlib.contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """Lock the run directory: two processes must not write to one run. The lock ends with the process."""
-    with (run_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"run directory {run_dir} is in use by another process") from error
-        yield

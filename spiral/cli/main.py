@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command(cls=training.ListsConfigKeys)(training.train)
 app.command()(training.resume)
 app.command(name="eval")(evaluate.evaluate)
+app.command()(runs.runs)
+app.command()(runs.view)
 app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)

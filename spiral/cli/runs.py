@@ -1,4 +1,4 @@
-"""`spiral replay`, `spiral verify` and `spiral export`: what a run has left behind."""
+"""`spiral runs`, `spiral view`, `spiral replay`, `spiral verify` and `spiral export`: what runs leave behind."""
 
 import json
 from dataclasses import asdict
@@ -9,6 +9,37 @@ import typer
 
 from spiral.cli.training import RunDir
 from spiral.errors import UserError
+
+Runs = Annotated[Path, typer.Argument(metavar="[DIR]", help="The directory of run directories, or one of them")]
+
+
+def runs(
+    directory: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False
+) -> None:
+    """List runs, newest first: state, steps, best strength and size."""
+    from rich.console import Console
+
+    from spiral.monitor.runs import list_runs, runs_table
+
+    found = list_runs(directory)
+    if as_json:
+        typer.echo(json.dumps([asdict(run) | {"directory": str(run.directory)} for run in found], indent=1))
+        return
+    console = Console()
+    console.print(runs_table(found))
+    for run in found:
+        if run.reason:
+            console.print(f"{run.directory.name}: {run.reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def view(directory: Runs = Path("runs")) -> None:
+    """Watch a run in the terminal, also while it goes on: curves, matches, and both seats of a match side by side.
+
+    Needs Textual: pip install 'spiral-selfplay[view]'.
+    """
+    from spiral.monitor.view import view as show_run
+
+    show_run(directory)
 
 
 def replay(

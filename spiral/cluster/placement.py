@@ -147,15 +147,6 @@ def require_generators(config: Config, seats: Sequence[Seat], nodes: Sequence[No
         raise UserError(f"{wanted}: {_cluster(nodes)}; there is room for {len(seats)}")
 
 
-def less(nodes: Sequence[Node], seats: Sequence[Seat]) -> list[Node]:
-    """The machines without what actors in `seats` are about to reserve."""
-    remaining = []
-    for node in nodes:
-        here = [seat for seat in seats if seat.node.id == node.id]
-        remaining.append(node.less(sum(seat.cpus for seat in here), sum(seat.gpus for seat in here)))
-    return remaining
-
-
 def _free_cores(seats: Iterable[Seat], cpus: int) -> int:
     """The first core of a block of `cpus` cores that none of `seats` has."""
     taken = {core for seat in seats for core in range(seat.first_core, seat.first_core + seat.cpus)}

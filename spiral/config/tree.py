@@ -45,6 +45,8 @@ class RolloutConfig(Section):
 
     episodes_per_step: Count = 128
     """Episodes that one step trains on."""
+    deals: Count = 1
+    """Matches in a row with the same game and seed: the same cards, played anew. See learner.advantage deal."""
     max_tokens: Count = 256
     """Maximum number of tokens in a completion."""
     temperature: Positive = 1.0
@@ -172,6 +174,8 @@ class MonitorConfig(Section):
 
     sinks: tuple[str, ...] = ("wandb",)
     """Sinks of metrics and episodes: registered names or module:attribute (docs/extending.md)."""
+    price_per_hour: NonNegative = 0.0
+    """Price of all machines of the run for one hour, in any currency, for perf/cost_per_1000_games. 0: not logged."""
 
 
 class WandbConfig(Section):

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.distributed.device_mesh import DeviceMesh
 
 from spiral.learn.kernels.logprobs import TokenStats
 from spiral.learn.kernels.packing import Batch
-from spiral.learn.loss import MAX_LOG_RHO, ImportanceRatios
+from spiral.learn.loss import ImportanceRatios
 from spiral.learn.model.sharding import all_reduce
 
 NO_DIFFERENCE = -1.0  # below every absolute difference
@@ -80,20 +78,3 @@ class StepMetrics:
             "train/rho_masked_frac": num_masked / num_ratios,
         }
         return metrics | ({"train/logprob_diff_max": logprob_diff_max} if logprob_diff_max > NO_DIFFERENCE else {})
-
-
-class TurnRatios:
-    """The importance ratio pi / mu of every turn in the first pass of a step, whatever `learner.importance` is."""
-
-    def __init__(self, num_turns: int) -> None:
-        self._rho_S = np.zeros(num_turns, np.float32)
-
-    def add_micro_batch(self, batch: Batch, logprob_T: torch.Tensor) -> None:
-        """Add the turns of a micro batch. Each turn of the step must be added on one rank, once."""
-        log_rho_T = logprob_T.detach() - batch.behavior_logprob_T
-        log_rho_S = log_rho_T.new_zeros(batch.num_segments).index_add(0, batch.segment_T, log_rho_T)
-        self._rho_S[batch.table_segment_S] = log_rho_S.clamp(max=MAX_LOG_RHO).exp().cpu().numpy()
-
-    def gathered(self, mesh: DeviceMesh | None) -> NDArray[np.float32]:
-        """The ratios of all turns, in the order of the SampleTable. A collective operation."""
-        return np.array(all_reduce(self._rho_S.tolist(), mesh), np.float32)

@@ -26,10 +26,17 @@ class MetricsFile:
 
         Raises UserError if a complete line is not a row.
         """
+        return self.read_on(0)[0]
+
+    def read_on(self, offset: int) -> tuple[list[dict[str, float]], int]:
+        """The complete rows from a byte offset on, and the offset of what follows them. Raises as `read` does."""
         if not self._path.exists():
-            return []
-        *lines, _ = self._path.read_bytes().split(b"\n")
-        return [self._row(number, line) for number, line in enumerate(lines, start=1)]
+            return [], offset
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            *lines, rest = file.read().split(b"\n")
+            end = file.tell() - len(rest)
+        return [self._row(number, line) for number, line in enumerate(lines, start=1)], end
 
     def truncate(self, last_step: int) -> None:
         """Drop the rows after `last_step`: a resumed run plays those steps again."""

@@ -1,5 +1,6 @@
 """The one interface to everything that watches a run: its files, its sinks and the console."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +10,7 @@ from rich.console import Console
 from spiral.config import Config
 from spiral.monitor.console import Dashboard, summary
 from spiral.monitor.files import MetricsFile
+from spiral.monitor.outcome import OutcomeFile
 from spiral.monitor.plot import plot
 from spiral.monitor.sinks import Sinks
 from spiral.monitor.watchdog import Watchdog
@@ -40,6 +42,9 @@ class Recorder:
         self._episodes.truncate(first_step)
         self._dashboard = Dashboard(config, exact_games, first_step, console)
         self._watchdog = Watchdog(config.alarms)
+        self._outcome = OutcomeFile(config.run_dir)
+        self._outcome.clear()
+        self._step = first_step
         self._sinks = Sinks(config, first_step, sink_states, self.say)
 
     def sink_states(self) -> dict[str, Any]:
@@ -70,6 +75,7 @@ class Recorder:
     def row(self, row: dict[str, float], transcripts: Sequence[Episode] = ()) -> None:
         """Record the metrics of a step; `transcripts` are episodes worth reading."""
         self._metrics.append(row)
+        self._step = int(row["step"])
         self._dashboard.row(row)
         for warning in self._watchdog.look(row):
             self._dashboard.say(warning)
@@ -95,3 +101,5 @@ class Recorder:
     ) -> None:
         self._dashboard.stop()
         self._sinks.close(failed=kind is not None)
+        with contextlib.suppress(OSError):  # a full disk is what may have ended the run
+            self._outcome.write(is_complete=self._step >= self._config.steps, error=error)

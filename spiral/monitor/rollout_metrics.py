@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from spiral.monitor.game_metrics import game_metrics
 from spiral.types import EpisodeHeader
 
 
@@ -23,8 +24,5 @@ def rollout_metrics(headers: Sequence[EpisodeHeader], version: int) -> dict[str,
         "rollout/staleness_mean": sum(version - turn.min_version for turn in sampled) / len(sampled),
     }
     for game in sorted({header.match.game for header in headers}):
-        played = [header for header in headers if header.match.game == game]
-        for role in (0, 1):
-            metrics[f"game/{game}/role{role}/return_mean"] = sum(h.returns[role] for h in played) / len(played)
-        metrics[f"game/{game}/draw_rate"] = sum(header.returns[0] == 0 for header in played) / len(played)
+        metrics |= game_metrics(game, [header for header in headers if header.match.game == game])
     return metrics

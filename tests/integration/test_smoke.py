@@ -1,7 +1,10 @@
 """A whole run with Ray, vLLM, TextArena and W&B (offline), through the command line."""
 
 import json
+import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,12 @@ rollout/episodes rollout/turns_mean rollout/completion_tokens_mean rollout/illeg
 rollout/void rollout/dropped_stale rollout/staleness_mean
 game/kuhn_poker/role0/return_mean game/kuhn_poker/role1/baseline game/textarena/TicTacToe-v0/draw_rate
 perf/step_s perf/rollout_s perf/learn_s perf/sync_s perf/generated_tokens_per_s perf/trained_tokens_per_s
+train/rho_p10 train/rho_p50 train/rho_p90 train/advantage_p10 train/advantage_p50 train/advantage_p90
+game/kuhn_poker/role0/return_ci95 game/kuhn_poker/finished_rate game/kuhn_poker/forfeit_rate
+game/kuhn_poker/turn_cap_rate game/kuhn_poker/turns_p50 game/kuhn_poker/turn_tokens_p50 game/kuhn_poker/illegal_rate
+game/kuhn_poker/entropy game/kuhn_poker/kl
+game/kuhn_poker/distinct_openings game/kuhn_poker/top_opening_rate game/kuhn_poker/distinct_ngrams
+perf/other_s perf/games_per_hour
 """.split()
 
 
@@ -28,6 +37,38 @@ def test_every_step_has_a_row_with_every_metric(smoke_run: SmokeRun) -> None:
     assert [(row["step"], row["policy_version"]) for row in table] == [(i, i) for i in range(5)]
     for row in table[1:]:
         assert set(KEYS) - set(row) == set()
+
+
+def test_the_time_of_a_step_is_accounted_for(smoke_run: SmokeRun) -> None:
+    for row in rows(smoke_run[0])[1:]:
+        stages = [row[f"perf/{stage}_s"] for stage in ("rollout", "learn", "sync", "other")]
+        assert sum(stages) == pytest.approx(row["perf/step_s"])
+        assert 0 <= row["perf/other_s"] < 0.5 * row["perf/step_s"]
+
+
+def test_the_data_is_read_as_the_docs_say(smoke_run: SmokeRun, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
+    (block,) = re.findall(r"```bash\n(python - <<.*?)```", page, re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/quickstart").symlink_to(smoke_run[0])
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-ec", block],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for heading in ("eval/kuhn_poker/nash_conv", "advantage", "jacks"):
+        assert heading in run.stdout
+
+
+def test_the_run_says_that_it_is_finished(smoke_run: SmokeRun, installation: Installation) -> None:
+    (listed,) = json.loads(ok(installation.spiral("runs", str(smoke_run[0]), "--json")).stdout)
+    assert (listed["state"], listed["step"], listed["steps"]) == ("finished", 4, 4)
+    assert {best["key"] for best in listed["best"]} >= {"eval/kuhn_poker/nash_conv"}
 
 
 def test_sampler_and_learner_agree_after_every_sync(smoke_run: SmokeRun) -> None:

@@ -41,7 +41,7 @@ FIRST = {
     "eval/kuhn_poker/vs_random/score": -0.125,
     "eval/kuhn_poker/vs_random/ci95": 0.04,
 }
-PLAIN = {"step": 1, "policy_version": 1, "rollout/illegal_rate": 0.123, "perf/trained_tokens_per_s": 12345.6}
+PLAIN = {"step": 1, "policy_version": 1, "rollout/illegal_rate": 0.123, "perf/generated_tokens_per_s": 12345.6}
 LAST = {
     "step": 5,
     "policy_version": 5,
@@ -117,7 +117,7 @@ def test_without_a_terminal_every_step_is_one_line_of_names_and_values() -> None
     assert first.startswith("step 0/60  kuhn_poker NashConv 0.917  kuhn_poker vs random -0.12±0.04")
     assert second.startswith("step 1/60  ")
     assert "illegal 12.3%" in second
-    assert "tok/s 12,346" in second
+    assert "sampled tok/s 12,346" in second
 
 
 def test_a_value_is_shown_until_it_is_measured_again() -> None:
@@ -183,6 +183,73 @@ def test_a_terminal_shows_the_newest_fifteen_steps() -> None:
             dashboard.row({"step": step})
     shown = out.getvalue().rsplit("demo", 1)[-1]
     assert re.findall(r"(\d+)/60", shown) == [str(step) for step in range(6, 21)]
+
+
+STEP = {"perf/step_s": 4.0, "perf/rollout_s": 2.0, "perf/learn_s": 1.5, "perf/sync_s": 0.25, "perf/other_s": 0.25}
+
+
+def test_the_time_of_a_step_is_split() -> None:
+    console, out = plain_console()
+    with live(Dashboard(CONFIG, [], 0, console)) as dashboard:
+        dashboard.row({"step": 1} | STEP | {"perf/games_per_hour": 734400.0})
+    assert "games/h 734,400" in out.getvalue()
+    assert out.getvalue().endswith("left -  play 50%  learn 38%  sync 6%  other 6%\n")
+
+
+def terminal(width: int = 80, height: int = 24) -> tuple[Console, StringIO]:
+    out = StringIO()
+    return Console(file=out, force_terminal=True, width=width, height=height, color_system=None), out
+
+
+def picture(out: StringIO) -> list[str]:
+    """The lines of the last picture of the live table, from its title on."""
+    return re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", out.getvalue().rsplit("demo", 1)[-1]).splitlines()[1:]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_the_live_table_fits_the_terminal(width: int) -> None:
+    console, out = terminal(width)
+    with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
+        for step in range(1, 31):
+            dashboard.row(LAST | STEP | {"step": step, "perf/games_per_hour": 734400.0})
+        dashboard.say("alarm: train/entropy is 0.004 at step 30, below 0.01; the policy hardly explores: raise kl_coef")
+        dashboard.status("step 31: " + "waiting " * 20)
+    lines = picture(out)
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= 24
+    assert sum("/60" in line for line in lines) == 15, "every step takes one line"
+
+
+def test_of_the_columns_the_baselines_are_left_out_first() -> None:
+    console, out = terminal(80)
+    with live(Dashboard(CONFIG, ["kuhn_poker"], 0, console)) as dashboard:
+        dashboard.row(LAST | PLAIN | STEP | {"perf/games_per_hour": 734400.0})
+    headings = " ".join(picture(out)[:2])
+    for heading in ("NashConv", "vs random", "illegal", "tok/s", "games/h", "left"):
+        assert heading in headings
+    assert headings.count("base 0") == 1
+
+
+def test_a_low_terminal_shows_fewer_steps() -> None:
+    console, out = terminal(height=14)
+    with live(Dashboard(CONFIG, [], 0, console)) as dashboard:
+        for step in range(1, 21):
+            dashboard.row({"step": step})
+    assert [line.split()[0] for line in picture(out) if "/60" in line] == [f"{step}/60" for step in range(15, 21)]
+
+
+def test_a_warning_is_printed_and_stays_below_the_table() -> None:
+    console, out = terminal()
+    with live(Dashboard(CONFIG, [], 0, console)) as dashboard:
+        dashboard.row({"step": 1})
+        dashboard.say("warning: monitor.sinks 'wandb': row() failed")
+        dashboard.say("starting generator_0")
+        dashboard.say("alarm: train/kl is 12 at step 2")
+        for step in range(2, 40):
+            dashboard.row({"step": step})
+    for said in ("warning: monitor.sinks 'wandb': row() failed", "alarm: train/kl is 12 at step 2"):
+        assert f"{said}\n" in out.getvalue().rsplit("demo", 1)[0]
+    assert "2 warnings, the newest: alarm: train/kl is 12 at step 2" in "\n".join(picture(out))
 
 
 # --- summary ---------------------------------------------------------------------------------------------------------
