@@ -167,6 +167,9 @@ class WandbServer:
     def _on_Viewer(self, _: Json) -> Json:
         return {"viewer": {"id": "u", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
 
+    def _on_GetDefaultEntity(self, _: Json) -> Json:
+        return {"viewer": {"id": "u", "entity": ENTITY}}
+
     def _on_ServerFeaturesQuery(self, _: Json) -> Json:
         return {"serverInfo": {"features": []}}
 

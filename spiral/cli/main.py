@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from spiral.cli import evaluate, games, launch, planning, runs, training
+from spiral.cli import evaluate, games, launch, planning, runs, training, wandb
 from spiral.cli.supervisor import RESUME_ME
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
@@ -23,6 +23,8 @@ app.command(name="eval")(evaluate.evaluate)
 app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)
+app.command()(wandb.upload)
+app.command()(wandb.workspace)
 app.command()(training.doctor)
 app.command()(planning.plan)
 app.add_typer(launch.launch, name="launch")

@@ -9,6 +9,8 @@ from spiral.config import UserError
 from spiral.storage.atomic import atomic_file
 
 Row = Mapping[str, float]
+EVALUATIONS = "evaluations"
+"""Folder of a run directory with a few episodes of each evaluation, in files like those of `episodes/`."""
 
 
 class MetricsFile:
@@ -26,10 +28,17 @@ class MetricsFile:
 
         Raises UserError if a complete line is not a row.
         """
+        return self.read_on(0)[0]
+
+    def read_on(self, offset: int) -> tuple[list[dict[str, float]], int]:
+        """The complete rows from a byte offset on, and the offset of what follows them. Raises as `read` does."""
         if not self._path.exists():
-            return []
-        *lines, _ = self._path.read_bytes().split(b"\n")
-        return [self._row(number, line) for number, line in enumerate(lines, start=1)]
+            return [], offset
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            *lines, rest = file.read().split(b"\n")
+            end = file.tell() - len(rest)
+        return [self._row(number, line) for number, line in enumerate(lines, start=1)], end
 
     def truncate(self, last_step: int) -> None:
         """Drop the rows after `last_step`: a resumed run plays those steps again."""
