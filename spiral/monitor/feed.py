@@ -73,11 +73,18 @@ class Feed:
         self._closing.set()
         self._wake.set()
 
-    def finish_close(self, deadline_s: float) -> None:
-        """Wait until the sink is closed, at most until `deadline_s` on the monotonic clock."""
+    def finish_close(self, deadline_s: float) -> bool:
+        """Wait until the sink is closed, at most until `deadline_s` on the monotonic clock.
+
+        Returns whether it has every row.
+        """
         self._thread.join(max(0.0, deadline_s - time.monotonic()))
         if self._thread.is_alive():
-            self._say(f"warning: {self._label} was not ready in time; it may lack rows from step {self._next_step} on")
+            self._say, say = lambda _: None, self._say  # what it says from now on is too late
+            say(f"warning: {self._label} was not ready in time, and may lack rows")
+        elif self._num_failures:
+            self._say(f"warning: {self._label} failed to the end, and may lack rows")
+        return not (self._thread.is_alive() or self._num_failures)
 
     # --- the thread
 
@@ -90,7 +97,6 @@ class Feed:
             except Exception as error:  # noqa: BLE001 -- training does not depend on whoever watches it
                 self._report(error)
                 if is_last:
-                    self._say(f"warning: {self._label} lacks the rows from step {self._next_step} on")
                     return
                 self._closing.wait(min(2.0 ** (self._num_failures - 1), MAX_PAUSE_S))
                 continue

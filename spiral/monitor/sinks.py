@@ -49,8 +49,9 @@ class Sinks:
         for feed in self._feeds.values():
             feed.begin_close(failed=failed)
         deadline_s = time.monotonic() + self._config.monitor.close_timeout_s
-        for feed in self._feeds.values():
-            feed.finish_close(deadline_s)
+        for name, feed in self._feeds.items():
+            if not feed.finish_close(deadline_s) and name == "wandb":
+                self._say(f"to bring W&B up to date: spiral upload {self._config.run_dir}")
 
 
 def check_sinks(config: Config) -> None:

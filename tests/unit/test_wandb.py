@@ -189,7 +189,10 @@ def test_a_run_ends_though_the_server_hangs_and_an_upload_brings_the_rest(
         assert time.monotonic() - began_s < 5
     finally:
         wandb_online.come_back()
-    assert said == ["warning: monitor.sinks 'wandb' was not ready in time; it may lack rows from step 0 on"]
+    assert said == [
+        "warning: monitor.sinks 'wandb' was not ready in time, and may lack rows",
+        f"to bring W&B up to date: spiral upload {directory}",
+    ]
     deadline_s = time.monotonic() + 60
     while True:  # until the thread, which is still there in this process, gives up its W&B run
         try:
