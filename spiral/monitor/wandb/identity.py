@@ -63,5 +63,7 @@ def sole_writer(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is writing the W&B run of {run_dir}; try again when it is done") from error
+            raise UserError(
+                f"another process is writing the W&B run of {run_dir}; try again when it is done"
+            ) from error
         yield

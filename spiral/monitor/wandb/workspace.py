@@ -46,7 +46,9 @@ def save(config: Config, url: str | None = None) -> str:
             return str(saved.url)
     except Exception as error:  # W&B's client raises errors of its own, of several modules, and ValueError
         raise UserError(f"W&B workspace: {' '.join(f'{type(error).__name__}: {error}'.split())}") from error
-    raise UserError(f"W&B has no workspace at {url}; give the URL of one with --url, with its `?nw=`, as the browser shows it")
+    raise UserError(
+        f"W&B has no workspace at {url}; give the URL of one with --url, with its `?nw=`, as the browser shows it"
+    )
 
 
 def create_if_missing(config: Config, entity: str) -> str:
