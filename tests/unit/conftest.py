@@ -20,4 +20,5 @@ def wandb_online(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> 
     """The server, and variables with which wandb talks to it."""
     for name, value in wandb_server.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_MODE")  # a key is enough for a run to be online
     return wandb_server

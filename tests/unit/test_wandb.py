@@ -121,9 +121,7 @@ def test_two_processes_do_not_write_one_wandb_run(tmp_path: Path, wandb_online: 
 
 
 def sinks_of(directory: Path, said: list[str], **changes: Any) -> Sinks:
-    return Sinks(
-        config_of(directory, **{"wandb.mode": "online", "monitor.sinks": ["wandb"], **changes}), {}, said.append
-    )
+    return Sinks(config_of(directory, **{"monitor.sinks": ["wandb"], **changes}), {}, said.append)
 
 
 def test_a_run_brings_wandb_to_what_its_files_say_and_then_goes_on(tmp_path: Path, wandb_online: WandbServer) -> None:
