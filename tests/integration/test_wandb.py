@@ -34,9 +34,11 @@ def run_dir(server: WandbServer, model_dir: Path, tmp_path_factory: pytest.TempP
     run_dir = parent / "smoke"
     online, offline = {**os.environ, **server.environment}, {**os.environ, "WANDB_MODE": "offline"}
     process = start("train", "smoke", f"run.dir={parent}", *OPTIONS, environment=online)
-    wait_for_step(run_dir, process, 3)
-    process.kill()
-    process.wait()
+    try:
+        wait_for_step(run_dir, process, 3, limit_s=600)
+    finally:
+        process.kill()
+        process.wait()
     wait_until_gone(run_dir)
     done = ok(spiral("resume", str(run_dir), environment=offline))
     assert f"spiral upload {run_dir}" in done.stdout.replace("\n", "")
