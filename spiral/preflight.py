@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from spiral import models
 from spiral.config import Config, UserError
-from spiral.evaluation.evaluator import exact_games
 from spiral.game import Game, make, scripted
+from spiral.game.solve import exact_games
 from spiral.machine import existing_parent, num_gpus, packages_that_break_vllm
 from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
