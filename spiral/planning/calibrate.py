@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, nnls  # type: ignore[import-untyped]
+from scipy.optimize import least_squares, nnls
 
 from spiral.config import Config, UserError, load_config
 from spiral.monitor.files import MetricsFile

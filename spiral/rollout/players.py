@@ -9,7 +9,7 @@ import numpy as np
 from spiral.game import Game
 from spiral.game.scripted import Script, script
 from spiral.rollout.prompt import PastTurn, Prompter
-from spiral.types import POLICY, Completion
+from spiral.types import POLICY, Completion, GameSpec
 
 if TYPE_CHECKING:
     from spiral.rollout.engine import Engine
@@ -26,6 +26,10 @@ class Answer:
     action: str | None
     prompt_ids: "Tokens" = field(default_factory=lambda: NO_TOKENS)
     completion: Completion | None = None
+
+
+class PlayerFailed(RuntimeError):
+    """A player could not answer, through no fault of its own in the game: the match is void."""
 
 
 class Player(Protocol):
@@ -47,12 +51,16 @@ class PolicyPlayer:
     _history: list[PastTurn] = field(default_factory=list)
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
+        return await self.answer(game.spec, observation, error)
+
+    async def answer(self, spec: GameSpec, observation: str, error: str | None) -> Answer:
+        """See `Player.act`. All that the model needs of a game is its spec."""
         if error is not None and self._history:
             last = self._history[-1]
             self._history[-1] = PastTurn(observation=last.observation, text=last.text, error=error)
         continues = self.conversation and len(self._tokens) > 0
         history = tuple(self._history)
-        messages = self.prompter.messages.build(game.spec, observation, error, history, continues=continues)
+        messages = self.prompter.messages.build(spec, observation, error, history, continues=continues)
         if continues:
             prompt_ids = self.prompter.continued_ids(self._tokens, messages)
         else:
