@@ -92,10 +92,10 @@ def evaluate(
         preflight.make_game(game)
     playable = models.open_model(str(model), games, [*settings, *overrides])
     config = playable.config
-    if asks_for_reasoning(config.rollout.answer_format):
+    if asks_for_reasoning(config.rollout.answer_format) and not config.eval.nash_conv_samples:
         config = load_config(config.model_dump(mode="json"), ["eval.nash_conv_states=0"])
     preflight.check_installation()
     preflight.check_games(config)
     preflight.check_gpus(config, with_learner=False)
     with running_generators(config, playable.model_dir, playable.adapter_dir) as generators:
-        return evaluate_policy(config, generators.play, generators.action_logprobs)
+        return evaluate_policy(config, generators.play, generators.action_logprobs, generators.action_counts)

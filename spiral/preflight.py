@@ -26,10 +26,12 @@ def check(config: Config, *, new_run: bool) -> None:
     check_installation()
     check_games(config)
     _check_plugins(config)
-    if exact_games(config) and asks_for_reasoning(config.rollout.answer_format):
+    reasons = asks_for_reasoning(config.rollout.answer_format)
+    if reasons and not config.eval.nash_conv_samples and exact_games(config):
         raise UserError(
             f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
-            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
+            "reasoning before them: set eval.nash_conv_samples=64 to estimate it from sampled completions, "
+            "eval.nash_conv_states=0, or rollout.answer_format=bracket"
         )
     if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
         raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")

@@ -171,7 +171,8 @@ class Trainer:
         every = self._config.eval.every
         if every and (self._step % every == 0 or self._step == self._config.steps):
             self._recorder.status(f"step {self._step}: evaluating")
-            evaluation = evaluate_policy(self._config, self._cluster.play, self._cluster.action_logprobs)
+            cluster = self._cluster
+            evaluation = evaluate_policy(self._config, cluster.play, cluster.action_logprobs, cluster.action_counts)
             row |= evaluation.metrics
             row["perf/eval_s"] = evaluation.duration_s
             transcripts = evaluation.episodes

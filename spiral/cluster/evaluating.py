@@ -12,7 +12,7 @@ from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.generators import Generators
 from spiral.cluster.machines import Machines
 from spiral.cluster.reactor import Reactor
-from spiral.cluster.scoring import action_logprobs
+from spiral.cluster.scoring import at_each_point
 from spiral.cluster.session import ray_session
 from spiral.config import Config
 from spiral.game.solve import DecisionPoint
@@ -70,7 +70,11 @@ class Evaluating:
 
     def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
         """The policy's log-probability of each legal action at each decision point."""
-        return action_logprobs(self.generators, self._reactor, game_id, points)
+        return at_each_point(self.generators, self._reactor, "action_logprobs", game_id, points)
+
+    def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
+        """How often the policy answers each legal action, and last none of them, at each decision point."""
+        return at_each_point(self.generators, self._reactor, "action_counts", game_id, points, num_samples)
 
 
 @contextmanager

@@ -130,6 +130,9 @@ class EvalConfig(Section):
     """Scripted opponents: random, perfect, mcts:NUMBER, or module:factory (docs/extending.md)."""
     nash_conv_states: Natural = 1000
     """Compute the exact NashConv of games with at most this many information states. 0: never."""
+    nash_conv_samples: Natural = 0
+    """Estimate NashConv from so many sampled completions per information state, for answers that follow reasoning.
+    0: compute it from the probabilities of bare answers."""
 
 
 class CheckpointConfig(Section):

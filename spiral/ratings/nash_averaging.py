@@ -32,7 +32,8 @@ def equilibrium(matrix: Matrix) -> Vector:
 def _of_distinct(matrix: Matrix) -> Vector:
     size = len(matrix)
     for best in np.flatnonzero((matrix > 0).sum(1) == size - 1):  # it beats all others: the only equilibrium
-        return np.eye(size)[best]
+        alone: Vector = np.eye(size)[best]
+        return alone
     # Nobody gains against the mixture: matrix @ p <= 0, which an antisymmetric matrix always permits.
     vertex = linprog(np.zeros(size), A_ub=matrix, b_ub=np.full(size, TOLERANCE), A_eq=np.ones((1, size)), b_eq=[1])
     start: Vector = vertex.x

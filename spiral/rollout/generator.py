@@ -159,6 +159,10 @@ class Generator:
         """See `Sampler.action_logprobs`."""
         return self._run(self._sampler.action_logprobs(game_id, points))  # type: ignore[no-any-return]
 
+    def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
+        """See `Sampler.action_counts`."""
+        return self._run(self._sampler.action_counts(game_id, points, num_samples))  # type: ignore[no-any-return]
+
     # --- single turns: see `TurnServer`
 
     def submit_turns(self, requests: Sequence[TurnRequest], ended: Sequence[str]) -> None:

@@ -52,3 +52,18 @@ class Sampler:
             return tuple(await asyncio.gather(*(self.engine.score(prompt_ids, answer) for answer in answers)))
 
         return list(await asyncio.gather(*(logprobs(point) for point in points)))
+
+    async def action_counts(
+        self, game_id: str, points: Sequence[DecisionPoint], num_samples: int
+    ) -> list[tuple[int, ...]]:
+        """How often each legal action, and last none of them, is the answer in `num_samples` completions per point."""
+        spec = make(game_id, 0).spec
+
+        async def counts(point: DecisionPoint) -> tuple[int, ...]:
+            prompt_ids = self.prompter.prompt_ids(self.prompter.messages.build(spec, point.observation))
+            sampled = await asyncio.gather(*(self.engine.sample(prompt_ids) for _ in range(num_samples)))
+            answers = [self.prompter.read(completion.token_ids)[1] for completion in sampled]
+            legal = [answers.count(action) for action in point.legal_actions]
+            return (*legal, num_samples - sum(legal))
+
+        return list(await asyncio.gather(*(counts(point) for point in points)))
