@@ -64,8 +64,8 @@ class FrozenLearner:
         self._model_dir = model_dir
         self._received: dict[int, Episode] = {}
 
-    def receive(self, episodes: Sequence[Episode]) -> None:
-        self._received.update((episode.match.id, episode) for episode in episodes)
+    def receive(self, *reports: Sequence[Episode]) -> None:
+        self._received.update((episode.match.id, episode) for episodes in reports for episode in episodes)
 
     def train(self, step: int, version: int, match_ids: Sequence[int]) -> dict[str, float]:
         for match_id in match_ids:

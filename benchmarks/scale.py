@@ -123,7 +123,7 @@ class Sink:
     def call(self, method: str, *args: Any) -> Any:
         return getattr(self, method)(*args)
 
-    def receive(self, episodes: list[Episode]) -> None:
+    def receive(self, *reports: list[Episode]) -> None:
         pass
 
 

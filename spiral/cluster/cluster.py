@@ -6,24 +6,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
-
+from spiral.cluster.delivery import Delivery
 from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.evaluating import Evaluating
-from spiral.cluster.failures import explain
 from spiral.cluster.figures import FigureBook
 from spiral.cluster.inbox import Inbox
 from spiral.cluster.learners import Learners
 from spiral.cluster.machines import LogCopies, Machines
 from spiral.cluster.placement import Seat, place_learner
-from spiral.cluster.reactor import Outcome, Reactor
+from spiral.cluster.reactor import Reactor
 from spiral.cluster.session import ray_session
 from spiral.cluster.weight_client import WeightClient
 from spiral.cluster.weights import PublishedWeights
 from spiral.config import Config, UserError
 from spiral.stop import Stop
 from spiral.storage.shared_memory import SHARED_MEMORY, remove_stale
-from spiral.types import EpisodeHeader, WeightsRef
+from spiral.types import EpisodeHeader, Match, WeightsRef
 
 LOGS_EVERY_S = 5.0
 CLEAR_S = 2.0
@@ -46,6 +44,7 @@ class Cluster(Evaluating):
         super().__init__(config, self._machines, reactor, dispatcher, say)
         self._inbox = Inbox(config.rollout.episodes_per_step)
         self._dispatcher = dispatcher
+        self._delivery = Delivery(self._inbox, reactor, lambda: self.learners.hosts, self._play_again)
         self.figures = FigureBook(self.generators)
         self._log_copies = LogCopies(logs, reactor.watch)
         self._logged_s = 0.0
@@ -161,30 +160,12 @@ class Cluster(Evaluating):
             return
         self._inbox.void += [arrival.header for arrival in arrivals if arrival.header.end_reason == "void"]
         sound = [arrival for arrival in arrivals if arrival.header.end_reason != "void"]
-        if not sound:
-            return
-        self._inbox.expect(sound)
-        outcomes: list[Outcome] = []
+        if sound:
+            self._delivery.add(sound, episodes)
 
-        def received(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            if len(outcomes) < len(self.learners.hosts):
-                return
-            failed = [outcome.error for outcome in outcomes if outcome.error is not None]
-            if failed:
-                self._not_received(sound, failed[0])
-            else:
-                self._inbox.received(sound)
-
-        for host in self.learners.hosts:
-            self._reactor.watch(host.aside("receive", episodes), received)
-
-    def _not_received(self, arrivals: list[Arrival], error: BaseException) -> None:
-        """Episodes that were lost with their machine are played again; a learner that died ends the run."""
-        if not isinstance(getattr(error, "cause", None) or error, ray.exceptions.ObjectLostError):
-            self._reactor.fail(explain(self.learners.hosts[0], error, "receive episodes"))
-            return
-        for match in self._inbox.lost(arrivals):
+    def _play_again(self, matches: Sequence[Match]) -> None:
+        """Their episodes were lost with their machine."""
+        for match in matches:
             self._dispatcher.lost(match)
         self.generators.deal()
 

@@ -10,7 +10,7 @@ class Inbox:
     """Matches to train on that have ended: on their way to the learner, or there and waiting for their step."""
 
     def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._coming: dict[int, Arrival] = {}  # by match id
         self._here: dict[int, Arrival] = {}
         self.void: list[EpisodeHeader] = []
@@ -33,7 +33,11 @@ class Inbox:
 
     def is_full(self) -> bool:
         """Whether there is a batch."""
-        return len(self._here) >= self._batch_size
+        return len(self._here) >= self.batch_size
+
+    def will_be_full(self) -> bool:
+        """Whether there is a batch once those on their way are here."""
+        return len(self._here) + len(self._coming) >= self.batch_size
 
     def must_wait(self, oldest: int) -> bool:
         """Whether an episode that was started at version `oldest` or before is still on its way."""
@@ -42,7 +46,7 @@ class Inbox:
     def take(self) -> list[EpisodeHeader]:
         """A batch: the episodes that were started at the oldest versions, returned in match-id order."""
         by_age = sorted(self._here.values(), key=lambda arrival: (arrival.version, arrival.header.match.id))
-        batch = [arrival.header for arrival in by_age[: self._batch_size]]
+        batch = [arrival.header for arrival in by_age[: self.batch_size]]
         for header in batch:
             del self._here[header.match.id]
         return sorted(batch, key=lambda header: header.match.id)

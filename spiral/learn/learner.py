@@ -81,9 +81,9 @@ class Learner:
 
     # --- a step
 
-    def receive(self, episodes: Sequence[Episode]) -> None:
-        """Keep episodes for `train`, by match id. One with the id of an earlier one replaces it."""
-        self._received.update((episode.match.id, episode) for episode in episodes)
+    def receive(self, *reports: Sequence[Episode]) -> None:
+        """Keep the episodes of reports for `train`, by match id. One with the id of an earlier one replaces it."""
+        self._received.update((episode.match.id, episode) for episodes in reports for episode in episodes)
 
     def train(self, step: int, version: int, match_ids: Sequence[int]) -> dict[str, float]:
         """`step` on the received episodes of these matches, which are kept no longer."""
