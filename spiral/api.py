@@ -22,6 +22,7 @@ FIXED = (  # what a resumed run cannot change
     "seed",
     "games",
     "model",
+    "rollout.deals",
     "learner.advantage",
     "learner.lora_rank",
     "learner.lora_alpha",

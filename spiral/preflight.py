@@ -99,11 +99,11 @@ def _check_plugins(config: Config) -> None:
 
 
 def _check_disk(config: Config) -> None:
-    """A checkpoint holds weights, AdamW's two moments and perhaps the reference, in float32; one is written aside.
+    """A checkpoint holds weights, AdamW's two moments, perhaps reference and average, in float32; one is written aside.
 
-    Several ranks write the rows of weights and reference before whole tensors are made of them.
+    Several ranks write the rows of these models before whole tensors are made of them.
     """
-    num_models = 1 + (config.learner.kl_coef > 0)
+    num_models = 1 + (config.learner.kl_coef > 0) + (config.learner.weight_ema is not None)
     trained = models.float32_bytes(config.model)
     if config.learner.lora_rank:  # beside a square matrix of 1,024 rows, adapters of rank r have r / 512 of its weights
         trained = trained * config.learner.lora_rank // 512

@@ -46,7 +46,7 @@ class Trainer:
         self._saved_step = self._recorded_step = self._step
         self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
-        self._schedule = Schedule(config.seed, config.games)
+        self._schedule = Schedule(config.seed, config.games, config.rollout.deals)
         if state:
             self._schedule.load_state_dict(state["schedule"])
         self._ledger = Ledger(config.run_dir)
@@ -171,8 +171,9 @@ class Trainer:
         every = self._config.eval.every
         if every and (self._step % every == 0 or self._step == self._config.steps):
             self._recorder.status(f"step {self._step}: evaluating")
-            cluster = self._cluster
-            evaluation = evaluate_policy(self._config, cluster.play, cluster.action_logprobs, cluster.action_counts)
+            has_average, cluster = self._config.learner.weight_ema is not None, self._cluster
+            with cluster.averaged(self._version) if has_average else contextlib.nullcontext():
+                evaluation = evaluate_policy(self._config, cluster.play, cluster.action_logprobs, cluster.action_counts)
             row |= evaluation.metrics
             row["perf/eval_s"] = evaluation.duration_s
             transcripts = evaluation.episodes

@@ -216,13 +216,15 @@ class TrainingSample:
 class WeightsRef:
     """A policy version and the directory that holds its weights: HF safetensors, or a LoRA adapter in peft's files.
 
-    `checksum` is `spiral.storage.weight_files.checksum` of that directory; an empty one is not checked.
+    `checksum` is `spiral.storage.weight_files.checksum` of that directory; an empty one is not checked. `averaged`: it
+    holds the average of the weights (`learner.weight_ema`) at that version.
     """
 
     version: int
     location: str
     is_adapter: bool = False
     checksum: str = ""
+    averaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

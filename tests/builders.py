@@ -98,9 +98,11 @@ def episode(
     )
 
 
-def turn_header(role: int, *, legal: bool = True, num_tokens: int = 1, min_version: int = 0) -> TurnHeader:
-    """The header of a turn whose prompt has hash 0."""
-    return TurnHeader(role=role, legal=legal, prompt_hash=0, num_tokens=num_tokens, min_version=min_version)
+def turn_header(
+    role: int, *, legal: bool = True, prompt_hash: int = 0, num_tokens: int = 1, min_version: int = 0
+) -> TurnHeader:
+    """The header of a turn."""
+    return TurnHeader(role=role, legal=legal, prompt_hash=prompt_hash, num_tokens=num_tokens, min_version=min_version)
 
 
 def header(
@@ -109,6 +111,7 @@ def header(
     returns: tuple[float, float] = (0.0, 0.0),
     *,
     game: str = "kuhn_poker",
+    seed: int = 1,
     players: tuple[str, str] = ("policy", "policy"),
     end_reason: EndReason = "finished",
     forfeit_by: int | None = None,
@@ -116,7 +119,7 @@ def header(
 ) -> EpisodeHeader:
     """The header of an episode that took 0.25 s."""
     return EpisodeHeader(
-        match=match(match_id, game, 1, players),
+        match=match(match_id, game, seed, players),
         returns=returns,
         end_reason=end_reason,
         turns=tuple(turns),

@@ -10,6 +10,7 @@ from spiral.cluster.delivery import Delivery
 from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.evaluating import Evaluating
 from spiral.cluster.figures import FigureBook
+from spiral.cluster.generators import LoadWeights
 from spiral.cluster.inbox import Inbox
 from spiral.cluster.learners import Learners
 from spiral.cluster.machines import LogCopies, Machines
@@ -175,13 +176,36 @@ class Cluster(Evaluating):
 
     def sync(self, version: int) -> None:
         """Publish the learner's weights to every generator as policy version `version`."""
+        self._load_policy = self._publish(version, averaged=False)
+
+    def _publish(self, version: int, *, averaged: bool) -> LoadWeights | None:
+        """Publish the policy or the average of its weights. Returns what loads it again, if that can be done."""
         if self._config.weights.transport == "nccl":
-            self.learners.ask("send", version)
+            self.learners.ask("send", version, averaged)
             self.generators.updated_together(version)
-            return
-        weights: WeightsRef = self.learners.ask("publish", version)
-        published = PublishedWeights(weights, self.learners, self.generators.hosts)
-        self.generators.update(version, published.load)
+            return None
+        weights: WeightsRef = self.learners.ask("publish", version, averaged)
+        load = PublishedWeights(weights, self.learners, self.generators.hosts).load
+        self.generators.update(version, load)
+        return load
+
+    @contextmanager
+    def averaged(self, version: int) -> Iterator[None]:
+        """In the block, generators hold the average of the weights (`learner.weight_ema`) and play no training match.
+
+        Those under way are played to their end first, with policy version `version`, which generators hold again
+        afterwards. Raises StopRequested.
+        """
+        self._dispatcher.holds_training = True
+        self._reactor.wait(lambda: not self._dispatcher.num_running, interruptible=True)
+        self._publish(version, averaged=True)
+        yield
+        if self._load_policy is None:
+            self.sync(version)
+        else:
+            self.generators.update(version, self._load_policy)
+        self._dispatcher.holds_training = False
+        self.generators.deal()
 
     def record(self, step: int) -> None:
         """Begin to write the episodes of `step` into the run directory."""

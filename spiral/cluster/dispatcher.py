@@ -52,6 +52,8 @@ class Arrival:
 class Dispatcher:
     """Deals matches to generators. `next_match` issues the next one to train on.
 
+    While `holds_training`, only matches of an evaluation are dealt.
+
     `version` is the policy version that generators have; `num_trained` counts the episodes that were trained on, and
     those taken for the step under way. A resumed run starts with those of its checkpoint.
     """
@@ -78,6 +80,7 @@ class Dispatcher:
         self._evaluation: deque[Match] = deque()
         self._running: dict[int, int] = {}  # training tickets: version at the start
         self._num_running: Counter[int] = Counter()  # of them, by that version
+        self.holds_training = False
         self._tickets = 0
         self._deaths: dict[tuple[bool, int], int] = {}
 
@@ -186,6 +189,8 @@ class Dispatcher:
             return None
         table = self._tables[generator]
         for trains, again in ((False, self._evaluation), (True, self._again)):
+            if trains and self.holds_training:
+                return None
             if again and self._is_suspect(trains, again[0]) and table.dealt:
                 return None  # wait until a generator is empty: the suspect is re-run alone
             if again:

@@ -112,15 +112,15 @@ class Generators:
         if self._load is None:
             member.state = "wait"
             return
-        member.state, version = "load", self._version
+        member.state, load = "load", self._load
 
         def loaded(_: Any) -> None:
-            if version == self._version:
+            if load is self._load:
                 self._join(member)
             else:
                 self._load_into(member)
 
-        self.watch(member, self._load(member.host), f"load policy version {version}", loaded)
+        self.watch(member, load(member.host), f"load policy version {self._version}", loaded)
 
     def _join(self, member: Member) -> None:
         member.state = "play"

@@ -25,6 +25,10 @@ class LearnerConfig(Section):
     """alpha of role-conditioned advantage estimation (RAE): b <- alpha * b + (1 - alpha) * R."""
     gamma: Fraction = 1.0
     """Discount per turn of the same role, counted from the end of the episode."""
+    baseline_prior: NonNegative = 4.0
+    """n0 of the advantages `prompt` and `deal`: the baseline they fall back to counts as much as n0 returns."""
+    prompt_decay: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """lambda of the advantage `prompt`: the weight of the returns of earlier steps, per step."""
     format_penalty: NonNegative = 0.0
     """Subtracted from the advantage of a turn whose action was illegal. Returns stay zero-sum."""
     importance: Literal["sequence", "token", "none"] = "sequence"
@@ -63,6 +67,17 @@ class LearnerConfig(Section):
     """Weight of the reverse KL of whole completions to the reference model. 0: no reference model."""
     reference_refresh_every: Natural = 0
     """Copy the policy into the reference every K steps. 0: the reference stays the initial model."""
+    reference_ema: Annotated[float, Ge(0), Lt(1)] | None = None
+    """e: after each step, reference <- e * reference + (1 - e) * policy. null: no moving average."""
+    reference_hold: Natural = 0
+    """With reference_ema: the reference stays the initial model in the first N steps."""
+    weight_ema: Annotated[float, Ge(0), Lt(1)] | None = None
+    """w: after update k, average <- e * average + (1 - e) * policy with e = min(w, k / (k + 2)). The average is what is
+    evaluated, exported and kept in checkpoints; matches to train on are played by the policy. null: no average."""
+    entropy_coef: NonNegative = 0.0
+    """Weight of an entropy bonus, exact for each trained token."""
+    entropy_end: NonNegative | None = None
+    """Weight of the entropy bonus in the last step, approached linearly. null: entropy_coef."""
     lora_rank: Annotated[int, Ge(0), Le(512)] = 0
     """LoRA: train only adapters of this rank on the model's linear layers. 0: train all weights."""
     lora_alpha: Count = 32
@@ -91,8 +106,19 @@ class LearnerConfig(Section):
         """Number of processes of the learner."""
         return self.gpus or self.cpu_ranks
 
+    def entropy_weight(self, step: int, num_steps: int) -> float:
+        """Weight of the entropy bonus in `step`, which counts from 1 to `num_steps`."""
+        end = self.entropy_coef if self.entropy_end is None else self.entropy_end
+        return self.entropy_coef + (end - self.entropy_coef) * (step - 1) / max(1, num_steps - 1)
+
     @model_validator(mode="after")
     def _mask_is_a_range(self) -> "LearnerConfig":
         if self.importance_mask is not None and not 0 <= self.importance_mask[0] < self.importance_mask[1]:
             raise ValueError(f"importance_mask: expected 0 <= low < high, got {list(self.importance_mask)}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_reference_moves_in_one_way(self) -> "LearnerConfig":
+        if self.reference_ema is not None and self.reference_refresh_every:
+            raise ValueError("reference_ema and reference_refresh_every both move the reference: set one of them")
         return self

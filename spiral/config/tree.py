@@ -45,6 +45,8 @@ class RolloutConfig(Section):
 
     episodes_per_step: Count = 128
     """Episodes that one step trains on."""
+    deals: Count = 1
+    """Matches in a row with the same game and seed: the same cards, played anew. See learner.advantage deal."""
     max_tokens: Count = 256
     """Maximum number of tokens in a completion."""
     temperature: Positive = 1.0

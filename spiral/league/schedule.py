@@ -1,4 +1,4 @@
-"""Which match is played next. Match k of a run is a pure function of (run seed, k)."""
+"""Which match is played next. Match k of a run is a pure function of (run seed, k, rollout.deals)."""
 
 import random
 from collections import deque
@@ -12,8 +12,9 @@ from spiral.types import POLICY, Match
 class Schedule:
     """Issues matches by number and remembers which are done, so that a resumed run skips none and repeats none."""
 
-    def __init__(self, seed: int, games: Sequence[GameChoice]) -> None:
+    def __init__(self, seed: int, games: Sequence[GameChoice], deals: int = 1) -> None:
         self._seed = seed
+        self._deals = deals
         self._ids = [game.id for game in games]
         self._weights = [game.weight for game in games]
         self._next = 0
@@ -21,8 +22,8 @@ class Schedule:
         self._again: deque[int] = deque()  # issued before a restart and not done: they come first
 
     def match(self, k: int) -> Match:
-        """Match k: its game is drawn by weight, the policy plays both roles."""
-        rng = random.Random(f"{self._seed}/{k}")
+        """Match k: its game is drawn by weight, the policy plays both roles. `deals` matches in a row are alike."""
+        rng = random.Random(f"{self._seed}/{k // self._deals}")
         game = rng.choices(self._ids, self._weights)[0]
         return Match(id=k, game=game, seed=rng.getrandbits(31), players=(POLICY, POLICY))
 

@@ -6,7 +6,7 @@
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from spiral.learn.advantage import CheckedEstimator
 from spiral.learn.kernels.logprobs import TokenStats
 from spiral.learn.kernels.packing import Batch, make_batch, plan_packs
 from spiral.learn.kernels.sample_table import SampleTable
-from spiral.learn.loss import LossInputs, importance_ratios, kl_loss, load_loss, reinforce
+from spiral.learn.loss import LossInputs, entropy_loss, importance_ratios, kl_loss, load_loss, reinforce
+from spiral.learn.model.average import WeightAverage, blend
 from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import DTYPES, trainable
 from spiral.learn.model.policy import Policy
@@ -36,7 +37,7 @@ from spiral.types import Episode, WeightsRef
 
 
 class Learner:
-    """One rank of the learner: the policy, its optimizer, the reference model and the advantage estimator.
+    """One rank of the learner: the policy, its optimizer, the reference, the average and the advantage estimator.
 
     With several ranks every method is collective: all ranks must call it with the same arguments. Raises UserError if
     the model cannot be trained or a plug-in cannot be loaded.
@@ -65,17 +66,21 @@ class Learner:
                 wrapper.model.tie_weights()  # moved one by one, tied weights have become separate ones
                 kind.initialise(wrapper, model_dir)
         self._optimizer = Optimizer(self._policy.parameters(), config.learner, config.steps)
-        self._publisher = Publisher(config, rank, kind, self._model, lambda: kind.live(self._policy))
+        most = config.learner.weight_ema
+        self._average = None if most is None else WeightAverage(kind.live(self._policy), most)
+        self._publisher = Publisher(config, rank, kind, self._model, self._weights)
         parts = LearnerParts(
             trainable=kind,
             policy=self._policy,
             reference=self._reference,
+            average=self._average,
             optimizer=self._optimizer,
             estimator=self._estimator,
             tokenizer=AutoTokenizer.from_pretrained(model_dir),
         )
         self._saver = Saver(config, rank, self._mesh, parts)
         self._recorder = EpisodeRecorder(config.episodes.keep)
+        self._entropy_weight = 0.0  # in this step
         self._received: dict[int, Episode] = {}
         self._trained: TrainedStep | None = None
 
@@ -105,12 +110,15 @@ class Learner:
         turns = score_turns(episodes, advantages, gamma=cfg.gamma, format_penalty=cfg.format_penalty)
         table, ratios = make_samples(turns), TurnRatios(len(turns))
         if cfg.reference_refresh_every and step > 1 and (step - 1) % cfg.reference_refresh_every == 0:
-            self._refresh_reference()
+            self._move_reference(keep=0.0)
+        self._entropy_weight = cfg.entropy_weight(step, self._config.steps)
         step_metrics = StepMetrics()
         for epoch in range(cfg.epochs):
             order = random.Random(f"{self._config.seed}/{step}/{epoch}").sample(range(len(table)), len(table))
             for part in cut_evenly(order, most=cfg.local_batch_size * self._rank.count):
                 self._optimizer_step(table, part, version, step_metrics, None if epoch else ratios)
+        if cfg.reference_ema is not None and step > cfg.reference_hold:
+            self._move_reference(keep=cfg.reference_ema)
         metrics = self._estimator.metrics() | step_metrics.metrics(self._mesh)
         metrics["train/learning_rate"] = self._optimizer.learning_rate
         metrics["train/num_tokens"] = len(table.trained_T)
@@ -121,14 +129,11 @@ class Learner:
         num_trained = cfg.epochs * len(table.token_ids_N)
         return metrics | {"perf/learn_s": learn_s, "perf/trained_tokens_per_s": num_trained / learn_s}
 
-    def _refresh_reference(self) -> None:
-        """Copy the policy into the reference. Both are sharded alike, so each rank copies its own shards."""
+    def _move_reference(self, keep: float) -> None:
+        """reference <- keep * reference + (1 - keep) * policy."""
         if self._reference is not None:
             self._saver.wait_until_written()
-            policy = self._trainable.live(self._policy)
-            with torch.no_grad():
-                for name, tensor in self._trainable.live(self._reference).items():
-                    tensor.copy_(policy[name])
+            blend(self._trainable.live(self._reference), self._trainable.live(self._policy), keep)
 
     def _optimizer_step(
         self, table: SampleTable, samples: list[int], version: int, step_metrics: StepMetrics, ratios: TurnRatios | None
@@ -155,7 +160,7 @@ class Learner:
                 config=self._config.learner,
             )
             importance = importance_ratios(inputs)
-            loss = self._loss(inputs) + self._kl_term(inputs, stats)
+            loss = self._loss(inputs) + self._regularisers(inputs, stats)
             if not torch.isfinite(loss):
                 nonfinite_matches.update(batch.episode_ids)
             # The counts in LossInputs are over all ranks, so the ranks' gradients must be summed; FSDP averages them.
@@ -170,21 +175,26 @@ class Learner:
         self._require_finite(nonfinite_matches, grad_norm, table.episode_id_B[samples].tolist())
         self._saver.wait_until_written()
         self._optimizer.step()
+        if self._average is not None:
+            self._average.update(self._trainable.live(self._policy))
         step_metrics.add_optimizer_step(grad_norm=grad_norm, num_segments=num_segments, num_tokens=num_tokens)
 
-    def _kl_term(self, inputs: LossInputs, stats: TokenStats) -> torch.Tensor | float:
-        """The loss of the KL to the reference; 0 without a reference."""
-        if self._reference is None:
-            return 0.0
+    def _regularisers(self, inputs: LossInputs, stats: TokenStats) -> torch.Tensor | float:
+        """The losses of the KL to the reference, if there is one, and of the entropy bonus, if it has a weight."""
         cfg = self._config.learner
-        return cfg.kl_coef * kl_loss(
-            stats.kl_T,
-            inputs.logprob_T,
-            inputs.behavior_logprob_T,
-            inputs.segment_T,
-            batch_segments=inputs.batch_segments,
-            importance_max=cfg.importance_max,
-        )
+        loss: torch.Tensor | float = 0.0
+        if self._entropy_weight:
+            loss += self._entropy_weight * entropy_loss(stats.entropy_T, batch_segments=inputs.batch_segments)
+        if self._reference is not None:
+            loss += cfg.kl_coef * kl_loss(
+                stats.kl_T,
+                inputs.logprob_T,
+                inputs.behavior_logprob_T,
+                inputs.segment_T,
+                batch_segments=inputs.batch_segments,
+                importance_max=cfg.importance_max,
+            )
+        return loss
 
     def _require_finite(self, nonfinite_matches: set[int], grad_norm: float, all_matches: list[int]) -> None:
         """Raise FloatingPointError on every rank if a loss on any rank, or the gradient, is not finite."""
@@ -232,9 +242,16 @@ class Learner:
 
     # --- weights for the generators
 
-    def publish(self, version: int) -> WeightsRef | None:
+    def _weights(self, averaged: bool) -> Mapping[str, torch.Tensor]:
+        """The trained weights, or their average."""
+        if not averaged:
+            return self._trainable.live(self._policy)
+        assert self._average is not None, "learner.weight_ema is not set"
+        return self._average.tensors
+
+    def publish(self, version: int, averaged: bool = False) -> WeightsRef | None:
         """See `Publisher.publish`."""
-        return self._publisher.publish(version)
+        return self._publisher.publish(version, averaged)
 
     def read_published(self, weights: WeightsRef) -> Files:
         """See `Publisher.read`."""
@@ -244,9 +261,9 @@ class Learner:
         """See `Publisher.connect`."""
         self._publisher.connect(client, num_receivers, address)
 
-    def send(self, version: int) -> None:
+    def send(self, version: int, averaged: bool = False) -> None:
         """See `Publisher.send`."""
-        self._publisher.send(version)
+        self._publisher.send(version, averaged)
 
     def close(self) -> None:
         """Remove the published weights."""

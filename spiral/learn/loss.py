@@ -163,6 +163,14 @@ def kl_loss(
     return (weighted_T.sum() + (after_T.to(kl_T.dtype) * logprob_T).sum()) / batch_segments
 
 
+def entropy_loss(entropy_T: torch.Tensor, *, batch_segments: int) -> torch.Tensor:
+    """-(1/N) sum_i sum_t H(pi(.|s_i, a_i<t)): minus the entropies, [T], of the distributions the tokens came from.
+
+    The prefixes count as given: nothing is gained by writing more tokens, or by steering to where pi is undecided.
+    """
+    return -entropy_T.sum() / batch_segments
+
+
 def _sum_before(x_T: torch.Tensor, segment_T: torch.Tensor) -> torch.Tensor:
     """For each token, the sum of x over the earlier tokens of its segment. [T]"""
     before_T = x_T.cumsum(0) - x_T

@@ -55,7 +55,10 @@ def learner_memory(config: Config, shape: ModelShape, tokens: int | None = None)
         "AdamW moments": 0.0 if learner.offload_optimizer else 8.0 * trained / ranks,
     }
     if learner.kl_coef:
-        items["reference"] = (4.0 * adapters if adapters else element * shape.weights) / ranks
+        reference = element if learner.reference_ema is None else 4
+        items["reference"] = (4.0 * adapters if adapters else reference * shape.weights) / ranks
+    if learner.weight_ema is not None:
+        items["average"] = 4.0 * trained / ranks
     if is_sharded:
         copies = 1 + bool(learner.kl_coef and not adapters)
         items["gathered weights"] = float(element * (shape.embedding * copies + 2 * shape.layer))

@@ -14,29 +14,34 @@ from spiral.storage.shared_memory import SHARED_MEMORY, ScratchDir
 from spiral.storage.weight_files import Files, checksum, verify, write_files
 from spiral.types import WeightsRef
 
-VERSIONS_AT_ONCE = 3  # two are kept while the next is written
+VERSIONS_AT_ONCE = 3  # two are kept while the next is written; with learner.weight_ema there is an average beside them
 
 
 class WeightStore:
     """The newest policy versions, each in a directory v<version>/ that holds its weights.
 
+    The average of the weights at that version is in v<version>-average/.
+
     They are inside a ScratchDir: in `weights.dir`, which is created if necessary, else in shared memory or, if that has
-    no room for three versions, in the temporary directory of this machine. The previous version is kept, because
+    no room for them, in the temporary directory of this machine. The previous version is kept, because
     engines may still be loading it; all others are removed.
     """
 
     def __init__(self, config: Config) -> None:
         self._configured = config.weights.dir
+        self._num_at_once = VERSIONS_AT_ONCE + (config.learner.weight_ema is not None)
         self._scratch: dict[Path, ScratchDir] = {}  # by parent
 
-    def publish(self, write: Callable[[Path], None], num_bytes: int, version: int) -> tuple[Path, str]:
+    def publish(
+        self, write: Callable[[Path], None], num_bytes: int, version: int, averaged: bool = False
+    ) -> tuple[Path, str]:
         """Let `write` fill the directory of a version; `num_bytes` is about the size of its weights.
 
         Returns the directory and its checksum. A directory of the same version is replaced. Raises OSError, with ENOSPC
         for a full disk, and UserError if `weights.dir` cannot be used.
         """
         directory = self._directory(num_bytes)
-        location = directory / f"v{version:06d}"
+        location = directory / _name(version, averaged)
         with full_disk_is_oserror(directory), atomic_directory(location, if_exists="replace") as aside:
             write(aside)
         self._remove_all_but(version)
@@ -47,11 +52,12 @@ class WeightStore:
 
         Raises RunInterrupted if `files` are not those of `weights`, and what `publish` raises.
         """
+        name = _name(weights.version, weights.averaged)
         for scratch in self._scratch.values():
-            here = replace(weights, location=str(scratch.path / f"v{weights.version:06d}"))
+            here = replace(weights, location=str(scratch.path / name))
             if Path(here.location).exists() and checksum(Path(here.location)) == weights.checksum:
                 return here
-        location = self._directory(sum(content.nbytes for content in files.values())) / f"v{weights.version:06d}"
+        location = self._directory(sum(content.nbytes for content in files.values())) / name
         here = replace(weights, location=str(location))
         write_files(files, location)
         verify(here)
@@ -73,7 +79,7 @@ class WeightStore:
                 raise UserError(
                     f"weights.dir: {self._configured} cannot be used on {os.uname().nodename}: {error.strerror}"
                 ) from error
-        has_room = _free_bytes(SHARED_MEMORY) + self._held_bytes(SHARED_MEMORY) > VERSIONS_AT_ONCE * num_bytes
+        has_room = _free_bytes(SHARED_MEMORY) + self._held_bytes(SHARED_MEMORY) > self._num_at_once * num_bytes
         return self._scratch_in(SHARED_MEMORY if has_room else Path(tempfile.gettempdir())).path
 
     def _scratch_in(self, parent: Path) -> ScratchDir:
@@ -88,8 +94,14 @@ class WeightStore:
     def _remove_all_but(self, version: int) -> None:
         """Remove all but this version and the one before. There are higher ones if a checkpoint was loaded since."""
         for path in [path for scratch in self._scratch.values() for path in scratch.path.glob("v*")]:
-            if re.fullmatch(r"v\d{6,}", path.name) and not version - 1 <= int(path.name[1:]) <= version:
+            found = re.fullmatch(r"v(\d{6,})(-average)?", path.name)
+            if found and not version - 1 <= int(found[1]) <= version:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _name(version: int, averaged: bool) -> str:
+    """The name of the directory of a version."""
+    return f"v{version:06d}{'-average' if averaged else ''}"
 
 
 def _free_bytes(directory: Path) -> int:

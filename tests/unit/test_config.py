@@ -39,7 +39,18 @@ def test_a_minimal_config_has_the_documented_defaults(config_file: Path) -> None
     assert (learner.grad_clip, learner.kl_coef, learner.baseline_decay) == (0.2, 0.0, 0.95)
     assert (learner.importance, learner.importance_max, learner.importance_mask) == ("sequence", 2.0, None)
     assert (learner.length_norm, learner.gamma, learner.format_penalty) == ("none", 1.0, 0.0)
+    assert (learner.advantage, learner.reference_ema, learner.weight_ema, learner.entropy_coef) == (
+        "rae",
+        None,
+        None,
+        0,
+    )
     assert (config.rollout.temperature, config.rollout.context, config.rollout.max_staleness) == (1.0, "turn", 0)
+
+
+def test_two_ways_to_move_the_reference_are_refused(config_file: Path) -> None:
+    both = ["learner.reference_ema=0.9", "learner.reference_refresh_every=40"]
+    assert "set one of them" in complaint(config_file, *both)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -53,6 +53,22 @@ def test_no_generator_gets_more_than_it_has_room_for() -> None:
     assert ids(table.deals()) == {"a": [3]}
 
 
+def test_while_training_is_held_only_an_evaluation_is_dealt() -> None:
+    table = dispatcher(batch_size=3)
+    table.join("a", room=1)
+    table.join("b", room=1)
+    (lost,) = table.deals()["b"]
+    table.holds_training = True
+    table.leave("b")  # its match is to be dealt again
+    table.join("b", room=3)
+    assert table.deals() == {}
+    table.submit([evaluation(7)])
+    assert ids(table.deals()) == {"b": [7]}
+    assert table.num_running == 1
+    table.holds_training = False
+    assert ids(table.deals()) == {"b": [lost.match.id, 2]}
+
+
 def test_a_finished_match_makes_room() -> None:
     table = dispatcher(batch_size=100)
     table.join("a", room=1)

@@ -33,6 +33,13 @@ from tests.unit.test_learner import VOCABULARY, model_dir
 
 __all__ = ["model_dir"]  # a fixture
 
+RECIPE = {
+    "reference_ema": 0.8,
+    "reference_hold": 2,
+    "entropy_coef": 0.05,
+    "entropy_end": 0.01,
+    "advantage": "prompt",
+}
 STEPS, KILLED_IN_STEP = 10, 7
 SCRIPT = "script"
 LIMIT_S = 240
@@ -125,8 +132,9 @@ def run(command: str, run_dir: Path, model_dir: Path, lora_rank: int) -> None:
             "lr_scheduler_type": "linear",
             "local_batch_size": 16,
             "kl_coef": 0.1,
-            "reference_refresh_every": 3,
             "lora_rank": lora_rank,
+            "weight_ema": 0.9,
+            **({"reference_refresh_every": 3} if lora_rank else RECIPE),
         },
         "eval": {"every": 0},
         "checkpoint": {"every": 5},
@@ -160,11 +168,11 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(
 
     ends = [run_dir / "checkpoints" / f"step_{STEPS:06d}" for run_dir in (straight, killed)]
     tensors = sorted(path.relative_to(ends[0]) for path in ends[0].rglob("*.safetensors"))
-    assert len(tensors) == 3, "the policy, AdamW's moments and the reference"
+    assert len(tensors) == 4, "the policy, its average, AdamW's moments and the reference"
     for name in tensors:
         assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes()
     one, other = (torch.load(end / "learner.pt", weights_only=True) for end in ends)
-    assert one.keys() == {"updates", "scheduler", "advantage", "torch_rng"}
+    assert one.keys() == {"updates", "scheduler", "num_averaged", "advantage", "torch_rng"}
     assert equal(one, other)
     rows = [
         [

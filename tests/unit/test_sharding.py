@@ -16,7 +16,7 @@ from spiral.learn.model.sharding import Rank, balance_by_length, interface_to, o
 from spiral.learn.model.tensor_files import TensorFiles, write_rows
 from spiral.storage.episode_files import EpisodeFiles
 from tests import processes
-from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save
+from tests.unit.test_learner import RECIPE, config, episodes, largest_difference, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
 
@@ -70,6 +70,7 @@ def test_ranks_that_compute_different_numbers_are_noticed() -> None:
 
 
 LORA = {**OPTIONS, "lora_rank": 4}
+AVERAGES = {**RECIPE, "micro_batch_size": 1, "pack_tokens": 32}
 
 
 def run_rank(index: int, count: int, port: int, model_dir: Path, out: Path, options: dict[str, Any]) -> None:
@@ -117,17 +118,21 @@ def recorded(run_dir: Path) -> dict[str, list[float]]:
     return table.to_pydict()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("count", "options"), [(2, OPTIONS), (4, OPTIONS), (2, LORA)])
+@pytest.mark.parametrize(
+    ("count", "options"), [(2, OPTIONS), (4, AVERAGES), (2, LORA), (2, {**AVERAGES, "lora_rank": 4})]
+)
 def test_ranks_train_like_a_single_process(
     model_dir: Path, tmp_path: Path, count: int, options: dict[str, Any]
 ) -> None:
-    """Weights, reference, metrics and recorded ratios, with uneven shares of samples, and after saving and loading."""
+    """Weights, averages, metrics and recorded ratios, with uneven shares of samples, and after saving and loading."""
     final = train_on_ranks(count, model_dir, tmp_path, options)
     single, expected = train_in_one_process(model_dir, options)
     assert single._reference is not None
-    for directory, ours in ((final, single._policy), (final / "reference", single._reference)):
-        files = TensorFiles(directory, single._trainable.stem)
-        weights = single._trainable.live(ours)
+    parts = single._saver._parts.tensors()
+    inside = {"policy": "policy" if "average" in parts else "", "reference": "reference", "average": ""}
+    for part in parts.keys() - {"optimizer"}:
+        files = TensorFiles(final / inside[part], single._trainable.stem)
+        weights = parts[part]
         assert largest_difference(weights, {name: files.whole(name) for name in weights}) < 1e-5
     resumed = learner(model_dir, **options, local_batch_size=16, epochs=1)
     resumed.load(final)  # AdamW's moments, of which each rank has written its own rows

@@ -66,13 +66,15 @@ class AllWeights:
 
     def __init__(self, config: Config) -> None:
         self.published_dtype = DTYPES[config.model.dtype]
+        # The increments of a moving average are too small for bfloat16.
+        self._reference_dtype = self.published_dtype if config.learner.reference_ema is None else torch.float32
 
     def build(self, model_dir: Path) -> PreTrainedModel:
         return without_values(model_dir, torch.float32)
 
     def reference(self, model: PreTrainedModel, model_dir: Path) -> Reference:
-        """A model in the compute type, to which all layers would cast its weights anyway."""
-        return Reference(without_values(model_dir, self.published_dtype))
+        """A model in the compute type, to which all layers would cast its weights anyway, or a float32 average."""
+        return Reference(without_values(model_dir, self._reference_dtype))
 
     def initialise(self, wrapper: torch.nn.Module, model_dir: Path) -> None:
         _read_model(self.live(wrapper), model_dir)

@@ -3,7 +3,8 @@
 `step_000100/` holds the model as a Hugging Face checkpoint (`from_pretrained` and `vllm serve` take it) or the LoRA
 adapter as a peft one, AdamW's moments in `optimizer/`, one file per rank, the learner's other state, the config,
 `state.json` (step, policy version, schedule, state of the sinks) and `files.json` (size and SHA-256 of each other file,
-to detect damage). Without `state.json` it is not a checkpoint.
+to detect damage). Without `state.json` it is not a checkpoint. `reference/` holds the reference model if there is one.
+With `learner.weight_ema` the model is the average of the weights, and `policy/` holds the weights under training.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ FILES = "files.json"
 CONFIG = "config.yaml"
 LEARNER = "learner.pt"
 POLICY = "policy"
+AVERAGE = "average"
 OPTIMIZER = "optimizer"
 REFERENCE = "reference"
 

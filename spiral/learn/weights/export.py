@@ -7,6 +7,7 @@ from spiral.learn.weights.checkpoint import (
     FILES,
     LEARNER,
     OPTIMIZER,
+    POLICY,
     REFERENCE,
     STATE,
     damage,
@@ -16,7 +17,7 @@ from spiral.learn.weights.checkpoint import (
 from spiral.storage.atomic import atomic_directory
 
 ADAPTER_CONFIG = "adapter_config.json"  # a directory with this peft file holds a LoRA adapter
-LEFT_OUT = (LEARNER, OPTIMIZER, REFERENCE, FILES, STATE)
+LEFT_OUT = (LEARNER, OPTIMIZER, POLICY, REFERENCE, FILES, STATE)
 """What only a resumed run needs. `config.yaml` stays: the model answers in the prompt and answer format it names."""
 
 

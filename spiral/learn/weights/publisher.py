@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Publisher:
-    """One rank's part in publishing the weights of `model` that `live()` returns.
+    """One rank's part in publishing the weights of `model`: `weights(averaged)` are the trained ones or their average.
 
     Its methods are collective, except `read`.
     """
@@ -32,18 +32,22 @@ class Publisher:
         rank: Rank,
         trainable: Trainable,
         model: PreTrainedModel,
-        live: Callable[[], Mapping[str, torch.Tensor]],
+        weights: Callable[[bool], Mapping[str, torch.Tensor]],
     ) -> None:
         self._is_adapter = config.learner.lora_rank > 0
         self._rank = rank
         self._trainable = trainable
         self._model = model
-        self._live = live
+        self._weights = weights
+        self._sends_average = False
         self._store = WeightStore(config)
 
-    def publish(self, version: int) -> WeightsRef | None:
-        """Write the weights as policy version `version` for engines of this machine. Only rank 0 returns a value."""
-        kind, weights = self._trainable, untied(self._live())
+    def publish(self, version: int, averaged: bool) -> WeightsRef | None:
+        """Write policy version `version`, or the average as it is then, for engines of this machine.
+
+        Only rank 0 returns a value.
+        """
+        kind, weights = self._trainable, untied(self._weights(averaged))
         num_bytes = {name: tensor.numel() * kind.published_dtype.itemsize for name, tensor in weights.items()}
 
         def get(name: str) -> torch.Tensor:
@@ -60,8 +64,14 @@ class Publisher:
             kind.write_config(self._model, directory)
             write(directory)
 
-        location, checksum = self._store.publish(write_all, sum(num_bytes.values()), version)
-        return WeightsRef(version=version, location=str(location), is_adapter=self._is_adapter, checksum=checksum)
+        location, checksum = self._store.publish(write_all, sum(num_bytes.values()), version, averaged)
+        return WeightsRef(
+            version=version,
+            location=str(location),
+            is_adapter=self._is_adapter,
+            checksum=checksum,
+            averaged=averaged,
+        )
 
     def read(self, weights: WeightsRef) -> "Files":
         """The files of a version that `publish` wrote, for engines of other machines."""
@@ -75,12 +85,12 @@ class Publisher:
         from spiral.learn.weights import transfer
 
         self._client = client
-        weights = transfer.LiveWeights(self._live, self._trainable.published_dtype)
+        weights = transfer.LiveWeights(lambda: self._weights(self._sends_average), self._trainable.published_dtype)
         self._transfer = transfer.connect(transfer.nccl(self._rank.index, num_receivers, address), client, weights)
 
-    def send(self, version: int) -> None:
-        """Send the weights, as policy version `version`, to the generators that `connect` connected to."""
-        self._client.version = version
+    def send(self, version: int, averaged: bool) -> None:
+        """Send policy version `version`, or the average, to the generators that `connect` connected to."""
+        self._client.version, self._sends_average = version, averaged
         self._transfer.send_weights()
 
     def close(self) -> None:

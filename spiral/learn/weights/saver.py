@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedTokenizerBase
 
 from spiral.config import Config, UserError, dump
+from spiral.learn.model.average import WeightAverage
 from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import Trainable
 from spiral.learn.model.policy import Policy
@@ -53,24 +54,32 @@ class LearnerParts:
     trainable: Trainable
     policy: Policy
     reference: Reference | ReferenceAdapter | None
+    average: WeightAverage | None
     optimizer: Optimizer
     estimator: Stateful
     tokenizer: PreTrainedTokenizerBase
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The tensors that may be sharded: of the policy, the optimizer, and the reference if there is one."""
+        """The tensors that may be sharded: of policy and optimizer, and of reference and average if they exist."""
         weights = self.trainable.live(self.policy)
         parts = {checkpoint.POLICY: weights, checkpoint.OPTIMIZER: self.optimizer.moments(untied(weights))}
         if self.reference is not None:
             parts[checkpoint.REFERENCE] = self.trainable.live(self.reference)
+        if self.average is not None:
+            parts[checkpoint.AVERAGE] = self.average.tensors
         return parts
 
     def shared(self) -> dict[str, Any]:
         """A copy of the state that is the same on all ranks."""
-        return self.optimizer.state_dict() | {
-            "advantage": self.estimator.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-        }
+        averaged = {} if self.average is None else {"num_averaged": self.average.num_updates}
+        return (
+            self.optimizer.state_dict()
+            | averaged
+            | {
+                "advantage": self.estimator.state_dict(),
+                "torch_rng": torch.get_rng_state(),
+            }
+        )
 
 
 class Saver:
@@ -125,19 +134,28 @@ class Saver:
     def load(self, directory: Path) -> None:
         """Restore a checkpoint. The optimizer's hyperparameters are those of the config, its state the checkpoint's.
 
-        If the checkpoint has no reference, because `kl_coef` was 0, the reference becomes the checkpoint's policy.
+        If the checkpoint has no reference, because `kl_coef` was 0, the reference becomes the checkpoint's policy; so
+        does the average, if it has none.
         """
         self.wait_until_written()
         parts, stem = self._parts, self._parts.trainable.stem
-        read_rows(parts.trainable.live(parts.policy), TensorFiles(directory, stem))
+
+        def files(part: str, otherwise: Path) -> TensorFiles:
+            own = directory / part
+            return TensorFiles(own if own.exists() else otherwise, stem)
+
+        policy = files(checkpoint.POLICY, otherwise=directory)
+        read_rows(parts.trainable.live(parts.policy), policy)
         if parts.reference is not None:
-            saved = directory / checkpoint.REFERENCE
-            read_rows(parts.trainable.live(parts.reference), TensorFiles(saved if saved.exists() else directory, stem))
+            read_rows(parts.trainable.live(parts.reference), files(checkpoint.REFERENCE, otherwise=policy.directory))
         shared = torch.load(directory / checkpoint.LEARNER, weights_only=True, map_location="cpu")
         if "updates" not in shared:
             raise UserError(
                 f"checkpoint {directory} was written by an earlier version of SPIRAL, which kept it in another form"
             )
+        if parts.average is not None:
+            read_rows(parts.average.tensors, TensorFiles(directory, stem))
+            parts.average.num_updates = shared.get("num_averaged", 0)
         parts.optimizer.load_state_dict(shared)
         read_rows(
             parts.tensors()[checkpoint.OPTIMIZER], TensorFiles(directory / checkpoint.OPTIMIZER, checkpoint.OPTIMIZER)
@@ -220,9 +238,12 @@ class Saver:
         get: Callable[[str], torch.Tensor],
         file_bytes: int,
     ) -> None:
-        """Write the policy, or the reference in a directory of its own, to files of about `file_bytes`."""
+        """Write weights to files of about `file_bytes`.
+
+        The average, or the policy if there is none, is the model of the checkpoint; the others get a directory.
+        """
         kind = self._parts.trainable
-        if part == checkpoint.REFERENCE:
+        if part != (checkpoint.POLICY if self._parts.average is None else checkpoint.AVERAGE):
             directory /= part
             directory.mkdir()
         kind.write_config(self._parts.policy.model, directory)
