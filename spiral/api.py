@@ -22,6 +22,7 @@ FIXED = (  # what a resumed run cannot change
     "seed",
     "games",
     "model",
+    "league.opponents",
     "rollout.deals",
     "learner.advantage",
     "learner.lora_rank",

@@ -12,6 +12,7 @@ from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.rollout.prompt import MessageBuilder
+from spiral.types import BASE, POLICY
 
 GIB = 2**30
 
@@ -58,11 +59,20 @@ def check_games(config: Config) -> None:
                 f"{choice.id} does not list its legal actions, which the warm-up of {models.TINY} needs; choose "
                 f"another model, such as model.name={models.SMOLLM2}"
             )
-        for opponent in config.eval.opponents if config.eval.every else ():
-            try:
-                scripted.require_playable(opponent, choice.id, game)
-            except ValueError as error:
-                raise UserError(f"eval.opponents: {error}") from error
+        for key, opponents in (
+            ("eval.opponents", config.eval.opponents if config.eval.every else ()),
+            ("league.opponents", tuple(config.league.opponents)),
+        ):
+            for opponent in opponents:
+                if opponent != BASE and not (key == "league.opponents" and opponent == POLICY):
+                    _require_script(key, opponent, choice.id, game)
+
+
+def _require_script(key: str, opponent: str, game_id: str, game: Game) -> None:
+    try:
+        scripted.require_playable(opponent, game_id, game)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def make_game(game_id: str) -> Game:

@@ -46,7 +46,7 @@ class Trainer:
         self._saved_step = self._recorded_step = self._step
         self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
-        self._schedule = Schedule(config.seed, config.games, config.rollout.deals)
+        self._schedule = Schedule(config.seed, config.games, config.rollout.deals, config.league.opponents)
         if state:
             self._schedule.load_state_dict(state["schedule"])
         self._ledger = Ledger(config.run_dir)

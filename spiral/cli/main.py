@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from spiral.cli import arena, evaluate, games, launch, planning, runs, training
+from spiral.cli import arena, evaluate, exploit, games, launch, planning, runs, training
 from spiral.cli.supervisor import RESUME_ME
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
@@ -21,6 +21,7 @@ app.command(cls=training.ListsConfigKeys)(training.train)
 app.command()(training.resume)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(arena.arena)
+app.command()(exploit.exploit)
 app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)

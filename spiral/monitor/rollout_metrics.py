@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from spiral.types import EpisodeHeader
+from spiral.types import POLICY, EpisodeHeader
 
 
 def rollout_metrics(headers: Sequence[EpisodeHeader], version: int) -> dict[str, float]:
     """Metrics of the episodes of a step. `version` is the policy version that the learner holds."""
     turns = [turn for header in headers for turn in header.turns]
-    sampled = [turn for turn in turns if turn.min_version >= 0]  # scripted players have version -1
+    sampled = [turn for turn in turns if turn.min_version >= 0]  # by the policy
     capped = [header for header in headers if header.end_reason == "turn_cap"]
     metrics = {
         "rollout/episodes": len(headers),
         "rollout/completions": len(sampled),
         "rollout/turns_mean": len(turns) / len(headers),
         "rollout/completion_tokens_mean": sum(turn.num_tokens for turn in sampled) / len(sampled),
-        "rollout/illegal_rate": sum(not turn.legal for turn in turns) / len(turns),
+        "rollout/illegal_rate": sum(not turn.legal for turn in sampled) / len(sampled),
         "rollout/forfeit_rate": sum(header.forfeit_by is not None for header in headers) / len(headers),
         "rollout/turn_cap_rate": len(capped) / len(headers),
         # A draw for want of room in the model's context, and not at the game's own max_turns, says so.
@@ -25,6 +25,8 @@ def rollout_metrics(headers: Sequence[EpisodeHeader], version: int) -> dict[str,
     for game in sorted({header.match.game for header in headers}):
         played = [header for header in headers if header.match.game == game]
         for role in (0, 1):
-            metrics[f"game/{game}/role{role}/return_mean"] = sum(h.returns[role] for h in played) / len(played)
+            own = [header.returns[role] for header in played if header.match.players[role] == POLICY]
+            if own:
+                metrics[f"game/{game}/role{role}/return_mean"] = sum(own) / len(own)
         metrics[f"game/{game}/draw_rate"] = sum(header.returns[0] == 0 for header in played) / len(played)
     return metrics

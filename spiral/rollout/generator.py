@@ -155,9 +155,9 @@ class Generator:
             calls=self._calls,
         )
 
-    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint], label: str) -> list[tuple[float, ...]]:
         """See `Sampler.action_logprobs`."""
-        return self._run(self._sampler.action_logprobs(game_id, points))  # type: ignore[no-any-return]
+        return self._run(self._sampler.action_logprobs(game_id, points, label))  # type: ignore[no-any-return]
 
     def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
         """See `Sampler.action_counts`."""
