@@ -39,7 +39,7 @@ def cross_table(game: Standings) -> list[list[Score | None]]:
         if meeting.score is not None:
             mean, ci95, pairs = meeting.score.mean, meeting.score.ci95, meeting.score.num_pairs
             scores[meeting.first, meeting.second] = Score(mean, ci95, pairs)
-            scores[meeting.second, meeting.first] = Score(-mean, ci95, pairs)
+            scores[meeting.second, meeting.first] = Score(0.0 - mean, ci95, pairs)
     names = [line.player for line in game.lines]
     return [[scores.get((row, column)) for column in names] for row in names]
 

@@ -203,7 +203,8 @@ class _Runner:
             return self._models[name].player()
         if name in self._endpoints:
             return self._endpoints[name].player()
-        return ScriptedPlayer(self._contestants[name].label, match.game, f"{match.seed}/{role}")
+        seed = f"{match.seed}/{role}/{name}"  # two players with one script draw different numbers
+        return ScriptedPlayer(self._contestants[name].label, match.game, seed)
 
 
 def use_as_json(use: Mapping[str, EndpointUse]) -> dict[str, dict[str, float]]:
