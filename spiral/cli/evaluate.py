@@ -26,6 +26,10 @@ def evaluate(
     best_response: Annotated[
         bool, typer.Option("--best-response", help="Print what exploits the model: the action table of a best response")
     ] = False,
+    mixture: Annotated[
+        bool,
+        typer.Option("--mixture", help="NashConv of each checkpoint of a run and of their mixture, and no matches"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """Measure a model: NashConv and scores against scripts.
@@ -38,6 +42,9 @@ def evaluate(
 
     from spiral import api
 
+    if mixture:
+        _mixture(api.evaluate_mixture(model, game or ()), as_json)
+        return
     opponents = against or ["random"]
     console = Console(stderr=True)
     with console.status(f"evaluating {model}"):
@@ -94,3 +101,17 @@ def _best_response(game: str, strength: "Strength") -> "Table":
             model = ", ".join(f"{action} {probability:.0%}" for action, probability in row.policy.items())
             table.add_row(str(row.role), row.info_state, f"{row.reach:.1%}", row.action, model)
     return table
+
+
+def _mixture(found: dict[str, tuple[dict[int, "Strength"], "Strength"]], as_json: bool) -> None:
+    """Print the NashConv of checkpoints and of their mixture."""
+    numbers = {
+        game: {**{f"step {step}": each.nash_conv for step, each in steps.items()}, "mixture": mixed.nash_conv}
+        for game, (steps, mixed) in found.items()
+    }
+    if as_json:
+        typer.echo(json.dumps(numbers, indent=1, allow_nan=False))
+        return
+    for game, row in numbers.items():
+        for name, nash_conv in row.items():
+            typer.echo(f"{game}  {name:<12} NashConv {nash_conv:.4f}")
