@@ -11,17 +11,23 @@ from spiral import models, preflight
 from spiral.cluster import running_generators
 from spiral.config import Config, UserError, load_config, override
 from spiral.evaluation.evaluator import Evaluation, evaluate_policy
+from spiral.evaluation.exploitability import Strength, exact_strength, language_model_policy
+from spiral.evaluation.mixture import mixture
+from spiral.game.solve import exact_games
+from spiral.game.tree import Table
 from spiral.learn.weights import checkpoint
 from spiral.monitor.files import MetricsFile
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.run import Run
 from spiral.stop import Stop
 from spiral.trainer import Trainer
+from spiral.types import WeightsRef
 
 FIXED = (  # what a resumed run cannot change
     "seed",
     "games",
     "model",
+    "league.opponents",
     "rollout.deals",
     "learner.advantage",
     "learner.lora_rank",
@@ -93,10 +99,44 @@ def evaluate(
         preflight.make_game(game)
     playable = models.open_model(str(model), games, [*settings, *overrides])
     config = playable.config
-    if asks_for_reasoning(config.rollout.answer_format):
+    if asks_for_reasoning(config.rollout.answer_format) and not config.eval.nash_conv_samples:
         config = load_config(config.model_dump(mode="json"), ["eval.nash_conv_states=0"])
     preflight.check_installation()
     preflight.check_games(config)
     preflight.check_gpus(config, with_learner=False)
     with running_generators(config, playable.model_dir, playable.adapter_dir) as generators:
-        return evaluate_policy(config, generators.play, generators.action_logprobs)
+        return evaluate_policy(config, generators.play, generators.action_logprobs, generators.action_counts)
+
+
+def evaluate_mixture(run_dir: str | Path, games: Sequence[str] = ()) -> dict[str, tuple[dict[int, Strength], Strength]]:
+    """The strength of each checkpoint that a run has kept, by step, and of their mixture, per game.
+
+    The mixture draws one of the checkpoints before each match, each with the same probability: it is the average policy
+    of fictitious play, which converges where the last one circles. Nothing is trained on it. `games` default to those
+    of the run; those that cannot be enumerated are left out. Raises UserError and RunFailed.
+    """
+    run_dir = Path(run_dir)
+    checkpoints = checkpoint.list_checkpoints(run_dir)
+    if not checkpoints:
+        raise UserError(f"{run_dir} is not a run with checkpoints")
+    playable = models.open_model(str(run_dir), games, ["eval.every=1"])
+    points = exact_games(playable.config)
+    if not points or asks_for_reasoning(playable.config.rollout.answer_format):
+        raise UserError(f"{run_dir}: a mixture needs a game that can be enumerated, and answers without reasoning")
+    tables: dict[str, dict[int, Table]] = {game: {} for game in points}
+    with running_generators(playable.config, playable.model_dir, playable.adapter_dir) as cluster:
+        for number, directory in enumerate(checkpoints, start=1):
+            weights = WeightsRef(
+                version=number, location=str(directory.absolute()), is_adapter=playable.adapter_dir is not None
+            )
+            cluster.generators.update(number, lambda host, weights=weights: host.call("load", weights))  # type: ignore[misc]
+            for game, states in points.items():
+                table, _ = language_model_policy(game, states, cluster.action_logprobs(game, states))
+                tables[game][checkpoint.step_of(directory)] = table
+    return {
+        game: (
+            {step: exact_strength(game, states, table) for step, table in tables[game].items()},
+            exact_strength(game, states, mixture(game, list(tables[game].values()))),
+        )
+        for game, states in points.items()
+    }

@@ -13,6 +13,7 @@ from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.rollout.prompt import MessageBuilder
+from spiral.types import BASE, POLICY
 
 GIB = 2**30
 
@@ -50,11 +51,20 @@ def check_games(config: Config) -> None:
                 f"{choice.id} does not list its legal actions, which the warm-up of {models.TINY} needs; choose "
                 f"another model, such as model.name={models.SMOLLM2}"
             )
-        for opponent in config.eval.opponents if config.eval.every else ():
-            try:
-                scripted.require_playable(opponent, choice.id, game)
-            except ValueError as error:
-                raise UserError(f"eval.opponents: {error}") from error
+        for key, opponents in (
+            ("eval.opponents", config.eval.opponents if config.eval.every else ()),
+            ("league.opponents", tuple(config.league.opponents)),
+        ):
+            for opponent in opponents:
+                if opponent != BASE and not (key == "league.opponents" and opponent == POLICY):
+                    _require_script(key, opponent, choice.id, game)
+
+
+def _require_script(key: str, opponent: str, game_id: str, game: Game) -> None:
+    try:
+        scripted.require_playable(opponent, game_id, game)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def make_game(game_id: str) -> Game:
@@ -91,10 +101,12 @@ def _check_plugins(config: Config) -> None:
 
 
 def _check_lengths(config: Config) -> None:
-    if exact_games(config) and asks_for_reasoning(config.rollout.answer_format):
+    reasons = asks_for_reasoning(config.rollout.answer_format)
+    if reasons and not config.eval.nash_conv_samples and exact_games(config):
         raise UserError(
             f"NashConv scores bare answers, but rollout.answer_format {config.rollout.answer_format!r} asks for "
-            "reasoning before them: set eval.nash_conv_states=0, or rollout.answer_format=bracket"
+            "reasoning before them: set eval.nash_conv_samples=64 to estimate it from sampled completions, "
+            "eval.nash_conv_states=0, or rollout.answer_format=bracket"
         )
     if config.model.name == models.TINY and config.generators.max_model_len > models.TINY_CONTEXT:
         raise UserError(f"{models.TINY} has a context of {models.TINY_CONTEXT} tokens: lower generators.max_model_len")

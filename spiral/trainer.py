@@ -48,7 +48,7 @@ class Trainer:
         self._saved_step = self._recorded_step = self._step
         self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
-        self._schedule = Schedule(config.seed, config.games, config.rollout.deals)
+        self._schedule = Schedule(config.seed, config.games, config.rollout.deals, config.league.opponents)
         if state:
             self._schedule.load_state_dict(state["schedule"])
         self._ledger = Ledger(config.run_dir)
@@ -168,9 +168,9 @@ class Trainer:
         every = self._config.eval.every
         if every and (self._step % every == 0 or self._step == self._config.steps):
             self._recorder.status(f"step {self._step}: evaluating")
-            has_average = self._config.learner.weight_ema is not None
-            with self._cluster.averaged(self._version) if has_average else contextlib.nullcontext():
-                evaluation = evaluate_policy(self._config, self._cluster.play, self._cluster.action_logprobs)
+            has_average, cluster = self._config.learner.weight_ema is not None, self._cluster
+            with cluster.averaged(self._version) if has_average else contextlib.nullcontext():
+                evaluation = evaluate_policy(self._config, cluster.play, cluster.action_logprobs, cluster.action_counts)
             row |= evaluation.metrics
             row["perf/eval_s"] = evaluation.duration_s
             transcripts = evaluation.episodes

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 POLICY = "policy"
 """The player label of the model being trained. Only its turns ever become samples."""
 
+BASE = "base"
+"""The player label of the model below the LoRA adapter that is trained: it never changes."""
+
 EndReason = Literal["finished", "forfeit", "turn_cap", "void"]
 
 AnswerFormat = Literal["boxed", "bracket", "tag", "raw"]
@@ -124,6 +127,11 @@ class Match:
     seed: int
     players: tuple[str, str]
 
+    def opponent_class(self, role: int) -> str:
+        """What plays against `role`: the label of the other player; all past versions of the policy are one class."""
+        label = self.players[1 - role]
+        return "past" if label.startswith(f"{POLICY}@") else label
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
@@ -158,8 +166,8 @@ class TurnHeader:
     """A turn without its tokens.
 
     `prompt_hash` is equal for equal prompts, in every process and on every rank. `num_tokens` counts the completion's
-    tokens, and `min_version` is the oldest policy version that sampled one of them. A scripted player's turn has no
-    tokens, prompt hash 0 and version -1.
+    tokens, and `min_version` is the oldest policy version that sampled one of them, or -1 if another player did. A
+    scripted player's turn has no tokens, prompt hash 0 and version -1.
     """
 
     role: int

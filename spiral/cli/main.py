@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from spiral.cli import doctor, evaluate, games, launch, planning, report, runs, training, wandb
+from spiral.cli import arena, doctor, evaluate, exploit, games, launch, planning, report, runs, training, wandb
 from spiral.cli.supervisor import RESUME_ME
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
@@ -22,6 +22,8 @@ app.command()(training.resume)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(runs.runs)
 app.command()(runs.view)
+app.command()(arena.arena)
+app.command()(exploit.exploit)
 app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)

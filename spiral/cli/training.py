@@ -12,7 +12,6 @@ from typer.core import TyperCommand
 from spiral.cli.supervisor import RESUME_ME, supervise
 
 if TYPE_CHECKING:
-    from spiral.run import Run
     from spiral.stop import Stop
 
 Overrides = Annotated[
@@ -63,7 +62,7 @@ def train(
     _wait_for(nodes)
     from spiral import api
 
-    _until_stopped(lambda stop: api.train(loaded, stop=stop))
+    until_stopped(lambda stop: api.train(loaded, stop=stop), f"continue with: spiral resume {loaded.run_dir}")
 
 
 def resume(run_dir: RunDir, overrides: Overrides = None, restart: Restart = 0, nodes: Nodes = 0) -> None:
@@ -73,7 +72,9 @@ def resume(run_dir: RunDir, overrides: Overrides = None, restart: Restart = 0, n
     _wait_for(nodes)
     from spiral import api
 
-    _until_stopped(lambda stop: api.resume(run_dir, overrides or [], stop=stop))
+    until_stopped(
+        lambda stop: api.resume(run_dir, overrides or [], stop=stop), f"continue with: spiral resume {run_dir}"
+    )
 
 
 def _wait_for(nodes: int) -> None:
@@ -83,8 +84,8 @@ def _wait_for(nodes: int) -> None:
         wait_for_nodes(nodes, say=typer.echo)
 
 
-def _until_stopped(run_to_end: Callable[["Stop"], "Run"]) -> None:
-    """Run, and exit with RESUME_ME if a signal stopped the run.
+def until_stopped(run_to_end: Callable[["Stop"], object], again: str) -> None:
+    """Run, and exit with RESUME_ME if a signal stopped it; `again` says how to continue.
 
     The first Ctrl-C or SIGTERM ends the run with a checkpoint of its last complete step; a second one, or one before
     the run has begun, ends it at once.
@@ -102,10 +103,10 @@ def _until_stopped(run_to_end: Callable[["Stop"], "Run"]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
     try:
-        run = run_to_end(stop)
+        run_to_end(stop)
     except KeyboardInterrupt:
         typer.echo("stopped at once")
         raise typer.Exit(RESUME_ME) from None
     if stop.requested:
-        typer.echo(f"stopped; continue with: spiral resume {run.directory}")
+        typer.echo(f"stopped; {again}")
         raise typer.Exit(RESUME_ME)

@@ -10,7 +10,7 @@ from spiral.cluster.delivery import Delivery
 from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.evaluating import Evaluating, Played
 from spiral.cluster.figures import FigureBook
-from spiral.cluster.generators import LoadWeights
+from spiral.cluster.generators import Begin
 from spiral.cluster.inbox import Inbox
 from spiral.cluster.learners import Learners
 from spiral.cluster.machines import LogCopies, Machines
@@ -24,7 +24,7 @@ from spiral.config import Config, UserError
 from spiral.game.solve import DecisionPoint
 from spiral.stop import Stop
 from spiral.storage.shared_memory import SHARED_MEMORY, remove_stale
-from spiral.types import EpisodeHeader, Match, WeightsRef
+from spiral.types import POLICY, EpisodeHeader, Match, WeightsRef
 
 LOGS_EVERY_S = 5.0
 CLEAR_S = 2.0
@@ -167,10 +167,17 @@ class Cluster(Evaluating):
         self.turns.to_generators()
         return super().play(matches)
 
-    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+    def action_logprobs(
+        self, game_id: str, points: Sequence[DecisionPoint], label: str = POLICY
+    ) -> list[tuple[float, ...]]:
         """See `Evaluating.action_logprobs`."""
         self.turns.to_generators()
-        return super().action_logprobs(game_id, points)
+        return super().action_logprobs(game_id, points, label)
+
+    def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
+        """See `Evaluating.action_counts`."""
+        self.turns.to_generators()
+        return super().action_counts(game_id, points, num_samples)
 
     def _on_episodes(self, arrivals: list[Arrival], episodes: Any) -> None:
         if not arrivals[0].trains:
@@ -197,7 +204,7 @@ class Cluster(Evaluating):
         """Publish the learner's weights to every generator as policy version `version`."""
         self._load_policy = self._publish(version, averaged=False)
 
-    def _publish(self, version: int, *, averaged: bool) -> LoadWeights | None:
+    def _publish(self, version: int, *, averaged: bool) -> Begin | None:
         """Publish the policy or the average of its weights. Returns what loads it again, if that can be done."""
         self.turns.to_learner()
         if self._config.weights.transport == "nccl":

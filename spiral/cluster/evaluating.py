@@ -12,12 +12,12 @@ from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.generators import Generators
 from spiral.cluster.machines import Machines
 from spiral.cluster.reactor import Reactor
-from spiral.cluster.scoring import action_logprobs
+from spiral.cluster.scoring import at_each_point
 from spiral.cluster.session import ray_session
 from spiral.config import Config
 from spiral.game.solve import DecisionPoint
 from spiral.stop import Stop
-from spiral.types import Episode, EpisodeHeader, Match, WeightsRef
+from spiral.types import POLICY, Episode, EpisodeHeader, Match, WeightsRef
 
 
 class Played:
@@ -68,9 +68,15 @@ class Evaluating:
             self.generators.dispatcher.withdraw()
         return Played([self._headers[match.id] for match in matches], self._chunks)
 
-    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
-        """The policy's log-probability of each legal action at each decision point."""
-        return action_logprobs(self.generators, self._reactor, game_id, points)
+    def action_logprobs(
+        self, game_id: str, points: Sequence[DecisionPoint], label: str = POLICY
+    ) -> list[tuple[float, ...]]:
+        """A model's log-probability of each legal action at each decision point."""
+        return at_each_point(self.generators, self._reactor, "action_logprobs", game_id, points, label)
+
+    def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
+        """How often the policy answers each legal action, and last none of them, at each decision point."""
+        return at_each_point(self.generators, self._reactor, "action_counts", game_id, points, num_samples)
 
 
 @contextmanager

@@ -1,24 +1,24 @@
-"""Scoring actions for exact exploitability, shared out over all generators."""
+"""Scoring or sampling actions for exploitability, shared out over all generators."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from spiral.cluster.generators import Generators, Member
 from spiral.cluster.reactor import Reactor
 from spiral.game.solve import DecisionPoint
 
-Logprobs = tuple[float, ...]
 AT_ONCE = 256
 """Decision points that a generator is asked for at a time."""
 
 
-def action_logprobs(
-    generators: Generators, reactor: Reactor, game_id: str, points: Sequence[DecisionPoint]
-) -> list[Logprobs]:
-    """The policy's log-probability of each legal action at each decision point.
+def at_each_point(
+    generators: Generators, reactor: Reactor, method: str, game_id: str, points: Sequence[DecisionPoint], *more: Any
+) -> list[Any]:
+    """What a generator's `method` returns for each decision point.
 
     What a generator was asked for when it died, others are asked for again.
     """
-    found: dict[int, Logprobs] = {}
+    found: dict[int, Any] = {}
     asked: dict[str, tuple[Member, list[int]]] = {}
 
     def ask() -> bool:
@@ -36,11 +36,11 @@ def action_logprobs(
             name = member.host.name
             asked[name] = (member, numbers)
 
-            def answered(result: list[Logprobs], name: str = name) -> None:
+            def answered(result: list[Any], name: str = name) -> None:
                 _, numbers = asked.pop(name)
                 found.update(zip(numbers, result, strict=True))
 
-            call = member.host.aside("action_logprobs", game_id, [points[number] for number in numbers])
+            call = member.host.aside(method, game_id, [points[number] for number in numbers], *more)
             generators.watch(member, call, "score actions", answered)
         return len(found) == len(points)
 

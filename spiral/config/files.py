@@ -102,7 +102,11 @@ def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str
                 yield f"{prefix}{name}", "required" if field.is_required() else "", text
             yield from _walk(children[0], f"{prefix}{name}[]." if is_list else f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", "required" if field.is_required() else str(field.default), text
+            yield (
+                f"{prefix}{name}",
+                "required" if field.is_required() else str(field.get_default(call_default_factory=True)),
+                text,
+            )
 
 
 def _is_section(annotation: Any) -> bool:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from spiral.config.learner import LearnerConfig
 from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
-from spiral.types import AnswerFormat
+from spiral.types import BASE, POLICY, AnswerFormat
 
 
 class GameChoice(Section):
@@ -123,6 +123,20 @@ class WeightsConfig(Section):
     """Time limit for a generator to load a policy version; a late one is replaced."""
 
 
+class LeagueConfig(Section):
+    """Who the policy plays against in training."""
+
+    opponents: dict[str, Positive] = Field(default_factory=lambda: {POLICY: 1.0})
+    """Shares of the matches by opponent: policy (itself), base (the model without its LoRA adapter), or a script. With
+    others than itself, matches come in pairs: one deal, the seats swapped."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "LeagueConfig":
+        if not self.opponents:
+            raise ValueError("opponents: at least one is needed, such as {policy: 1}")
+        return self
+
+
 class EvalConfig(Section):
     """Evaluation during training."""
 
@@ -131,9 +145,12 @@ class EvalConfig(Section):
     pairs: Count = 100
     """Pairs of matches per game and opponent; a pair is one seed, played in both roles."""
     opponents: tuple[str, ...] = ("random",)
-    """Scripted opponents: random, perfect, mcts:NUMBER, or module:factory (docs/extending.md)."""
+    """Opponents: random, perfect, mcts:NUMBER, module:factory (docs/extending.md), or base (see league.opponents)."""
     nash_conv_states: Natural = 1000
     """Compute the exact NashConv of games with at most this many information states. 0: never."""
+    nash_conv_samples: Natural = 0
+    """Estimate NashConv from so many sampled completions per information state, for answers that follow reasoning.
+    0: compute it from the probabilities of bare answers."""
 
 
 class CheckpointConfig(Section):
@@ -220,6 +237,7 @@ class Config(Section):
     generators: GeneratorsConfig = GeneratorsConfig()
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()
+    league: LeagueConfig = LeagueConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     episodes: EpisodesConfig = EpisodesConfig()
@@ -239,6 +257,9 @@ class Config(Section):
         if self.weights.transport == "nccl" and self.learner.lora_rank:
             raise ValueError("weights.transport nccl sends whole models; LoRA adapters travel as files")
         self._require_turns()
+        opponents = {*self.league.opponents, *(self.eval.opponents if self.eval.every else ())}
+        if BASE in opponents and not self.learner.lora_rank:
+            raise ValueError(f"opponent {BASE} is the model below a LoRA adapter: set learner.lora_rank")
         if self.rollout.max_tokens >= self.generators.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) leaves no room for a prompt in "

@@ -1,13 +1,13 @@
 """Measures a policy: exact NashConv where a game can be enumerated, and paired matches against each opponent."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from spiral.config import Config
 from spiral.evaluation.arena import Score, paired_matches, paired_score
-from spiral.evaluation.exploitability import language_model_nash_conv
+from spiral.evaluation.exploitability import Strength, exact_strength, language_model_policy, sampled_strength
 from spiral.game.solve import DecisionPoint, exact_games
 from spiral.types import POLICY, Episode, EpisodeHeader, Match
 
@@ -29,22 +29,28 @@ Play = Callable[[list[Match]], PlayedMatches]
 ActionLogprobs = Callable[[str, Sequence[DecisionPoint]], list[tuple[float, ...]]]
 """The policy's log-probability of each legal action, at each decision point of a game."""
 
+ActionCounts = Callable[[str, Sequence[DecisionPoint], int], list[tuple[int, ...]]]
+"""How often the policy answers each legal action, and last none of them, in so many completions at each point."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """The strength of one policy.
 
-    `metrics` has the keys `eval/...` of metrics.jsonl: `eval/<game>/nash_conv` and `illegal_mass`, and
+    `metrics` has the keys `eval/...` of metrics.jsonl: `eval/<game>/nash_conv`, `illegal_mass` and, per role,
+    `gain_role0` (see Strength); for a policy that was sampled also `nash_conv_low` and `nash_conv_high`; and
     `eval/<game>/vs_<opponent>/score`, `ci95`, `pairs`, `void`, `illegal_rate` and `forfeit_rate`. Where every pair was
     void there are only `pairs` (0) and `void`, the number of void matches; one pair gives no `ci95`. `episodes` holds
     one match per game and opponent. `duration_s` is the time the measurement took, without the start of the engine.
-    `warnings` has one line per game and opponent with void matches.
+    `warnings` has one line per game and opponent with void matches. `exact` holds the best responses of each game with
+    a NashConv.
     """
 
     metrics: dict[str, float]
     episodes: tuple[Episode, ...]
     duration_s: float
     warnings: tuple[str, ...] = ()
+    exact: Mapping[str, Strength] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -72,13 +78,24 @@ class Evaluation:
         return Score(self.metrics[f"{key}/score"], self.metrics.get(f"{key}/ci95"), int(self.metrics[f"{key}/pairs"]))
 
 
-def evaluate_policy(config: Config, play: Play, action_logprobs: ActionLogprobs) -> Evaluation:
-    """Measure the policy behind `play` and `action_logprobs` in config.games against config.eval.opponents."""
+def evaluate_policy(
+    config: Config, play: Play, action_logprobs: ActionLogprobs, action_counts: ActionCounts | None = None
+) -> Evaluation:
+    """Measure the policy behind the other arguments in config.games against config.eval.opponents.
+
+    `action_counts` is needed only with config.eval.nash_conv_samples.
+    """
     start_s = time.monotonic()
     metrics: dict[str, float] = {}
+    exact: dict[str, Strength] = {}
     for game, points in exact_games(config).items():
-        nash_conv, illegal_mass = language_model_nash_conv(game, points, action_logprobs(game, points))
-        metrics |= {f"eval/{game}/nash_conv": nash_conv, f"eval/{game}/illegal_mass": illegal_mass}
+        if config.eval.nash_conv_samples and action_counts is not None:
+            counts = action_counts(game, points, config.eval.nash_conv_samples)
+            exact[game] = sampled_strength(game, points, counts, config.seed)
+        else:
+            table, illegal_mass = language_model_policy(game, points, action_logprobs(game, points))
+            exact[game] = exact_strength(game, points, table, illegal_mass)
+        metrics |= _strength_metrics(game, exact[game])
 
     pairings = [(game.id, opponent) for game in config.games for opponent in config.eval.opponents]
     num_each = 2 * config.eval.pairs
@@ -88,7 +105,7 @@ def evaluate_policy(config: Config, play: Play, action_logprobs: ActionLogprobs)
         for match in paired_matches(game, opponent, config.eval.pairs, config.seed, first_id=num_each * number)
     ]
     if not matches:
-        return Evaluation(metrics=metrics, episodes=(), duration_s=time.monotonic() - start_s)
+        return Evaluation(metrics=metrics, episodes=(), duration_s=time.monotonic() - start_s, exact=exact)
     played = play(matches)  # all at once: the engine is fastest when it is full
     headers, shown, warnings = played.headers, [], []
     for number, (game, opponent) in enumerate(pairings):
@@ -105,7 +122,16 @@ def evaluate_policy(config: Config, play: Play, action_logprobs: ActionLogprobs)
         episodes=tuple(played.episodes(shown)),
         duration_s=time.monotonic() - start_s,
         warnings=tuple(warnings),
+        exact=exact,
     )
+
+
+def _strength_metrics(game: str, strength: Strength) -> dict[str, float]:
+    measured = {"nash_conv": strength.nash_conv, "illegal_mass": strength.illegal_mass}
+    measured |= {f"gain_role{role}": gain for role, gain in enumerate(strength.gains)}
+    if strength.interval is not None:
+        measured |= dict(zip(("nash_conv_low", "nash_conv_high"), strength.interval, strict=True))
+    return {f"eval/{game}/{name}": value for name, value in measured.items()}
 
 
 def _first_error(episodes: Sequence[EpisodeHeader]) -> str:

@@ -2,7 +2,7 @@
 
 In self-play one policy collects both returns of a zero-sum game, so their mean over roles is always 0 and says nothing.
 A role, however, can be the better one to be in. RAE therefore keeps one exponential moving average of the return per
-(game, role):
+(game, role), and where others than the policy itself play against it, per (game, role, class of opponent):
 
     b[g,p] <- alpha * b[g,p] + (1 - alpha) * R_p          A_p = R_p - b[g,p]
 
@@ -24,7 +24,7 @@ class RoleBaselines:
 
     def __init__(self, config: LearnerConfig) -> None:
         self._alpha = config.baseline_decay
-        self._table: dict[tuple[str, int], float] = {}
+        self._table: dict[tuple[str, int, str], float] = {}
         self._games_scored: set[str] = set()
 
     def score(self, headers: Sequence[EpisodeHeader]) -> list[list[float]]:
@@ -39,29 +39,29 @@ class RoleBaselines:
             for role, player in enumerate(header.match.players):
                 if player != POLICY:
                     continue
-                key = (header.match.game, role)
+                key = (header.match.game, role, header.match.opponent_class(role))
                 baseline = self._alpha * self.value(*key) + (1 - self._alpha) * header.returns[role]
                 self._table[key] = baseline
                 role_advantage[role] = header.returns[role] - baseline
             advantages.append([role_advantage[turn.role] for turn in header.turns])
         return advantages
 
-    def value(self, game: str, role: int) -> float:
-        """The baseline of `role` in `game`: its average return."""
-        return self._table.get((game, role), 0.0)
+    def value(self, game: str, role: int, opponent: str = POLICY) -> float:
+        """The baseline of `role` in `game` against a class of opponents: its average return."""
+        return self._table.get((game, role, opponent), 0.0)
 
     def metrics(self) -> dict[str, float]:
-        """`game/<id>/role<k>/baseline` of the games that were scored last."""
+        """`game/<id>/role<k>/baseline` of the games that were scored last; against others `.../baseline_vs_<class>`."""
         return {
-            f"game/{game}/role{role}/baseline": self.value(game, role)
-            for game in sorted(self._games_scored)
-            for role in (0, 1)
+            f"game/{game}/role{role}/baseline" + ("" if opponent == POLICY else f"_vs_{opponent}"): value
+            for (game, role, opponent), value in sorted(self._table.items())
+            if game in self._games_scored
         }
 
-    def state_dict(self) -> list[tuple[str, int, float]]:
-        """The table, as (game, role, baseline)."""
-        return [(game, role, value) for (game, role), value in self._table.items()]
+    def state_dict(self) -> list[tuple[str, int, str, float]]:
+        """The table, as (game, role, class of opponent, baseline)."""
+        return [(*key, value) for key, value in self._table.items()]
 
-    def load_state_dict(self, state: list[tuple[str, int, float]]) -> None:
+    def load_state_dict(self, state: list[tuple[str, int, str, float]]) -> None:
         """Replace the table by one that `state_dict` returned."""
-        self._table = {(game, role): value for game, role, value in state}
+        self._table = {(game, role, opponent): value for game, role, opponent, value in state}

@@ -43,7 +43,7 @@ class Returns(NamedTuple):
 
 
 class PromptBaselines:
-    """`learner.advantage: prompt`: a baseline for each (game, role, prompt).
+    """`learner.advantage: prompt`: a baseline for each (game, role, class of opponent, prompt).
 
     For a prompt s, let T be the sum of the n - 1 returns at s in the other episodes of this step, and S and N sum and
     number of those of earlier steps, which fade:
@@ -58,7 +58,7 @@ class PromptBaselines:
     def __init__(self, config: LearnerConfig) -> None:
         self._config = config
         self._roles = RoleBaselines(config)
-        self._seen: dict[tuple[str, int, int], Returns] = {}  # by game, role and hash of the prompt
+        self._seen: dict[tuple[str, int, str, int], Returns] = {}  # by game, role, opponent and hash of the prompt
 
     def score(self, headers: Sequence[EpisodeHeader]) -> list[list[float]]:
         """advantages[episode][turn]; those of turns of other players are 0."""
@@ -67,12 +67,11 @@ class PromptBaselines:
             self._count(header)
         advantages = []
         for header, rae in zip(headers, self._roles.score(headers), strict=True):
-            game = header.match.game
             own = Counter((turn.role, turn.prompt_hash) for turn in header.turns)
             scored = [0.0] * len(header.turns)
             for number, turn in _policy_turns(header):
                 value = header.returns[turn.role]
-                seen = self._seen[game, turn.role, turn.prompt_hash]
+                seen = self._seen[_prompt(header, turn)]
                 others = seen.plus(value, -own[turn.role, turn.prompt_hash])
                 scored[number] = others.advantage(value, cfg.baseline_decay, rae[number], cfg.baseline_prior)
             advantages.append(scored)
@@ -82,7 +81,7 @@ class PromptBaselines:
 
     def _count(self, header: EpisodeHeader) -> None:
         for _, turn in _policy_turns(header):
-            key = (header.match.game, turn.role, turn.prompt_hash)
+            key = _prompt(header, turn)
             self._seen[key] = self._seen.get(key, Returns()).plus(header.returns[turn.role], 1)
 
     def metrics(self) -> dict[str, float]:
@@ -90,10 +89,10 @@ class PromptBaselines:
         return self._roles.metrics() | {"train/prompts": len(self._seen)}
 
     def state_dict(self) -> dict[str, Any]:
-        """RAE's table, and that of prompts: per (game, role) tensors of hashes, sums and numbers."""
-        groups: defaultdict[tuple[str, int], list[tuple[int, Returns]]] = defaultdict(list)
-        for (game, role, prompt), seen in sorted(self._seen.items()):
-            groups[game, role].append((prompt, seen))
+        """RAE's table, and that of prompts: per (game, role, class of opponent) tensors of hashes, sums and numbers."""
+        groups: defaultdict[tuple[str, int, str], list[tuple[int, Returns]]] = defaultdict(list)
+        for (game, role, opponent, prompt), seen in sorted(self._seen.items()):
+            groups[game, role, opponent].append((prompt, seen))
         prompts = [
             (
                 *group,
@@ -108,8 +107,8 @@ class PromptBaselines:
         """Continue from what `state_dict` returned."""
         self._roles.load_state_dict(state["roles"])
         self._seen = {
-            (game, role, prompt): Returns(*seen)
-            for game, role, prompts, table in state["prompts"]
+            (game, role, opponent, prompt): Returns(*seen)
+            for game, role, opponent, prompts, table in state["prompts"]
             for prompt, seen in zip(prompts.numpy().view(np.uint64).tolist(), table.tolist(), strict=True)
         }
 
@@ -146,6 +145,11 @@ class DealBaselines(RoleBaselines):
                 scored[number] = nodes[path, *deal].plus(value, -1).advantage(value, alpha, of_deal, prior)
             advantages.append(scored)
         return advantages
+
+
+def _prompt(header: EpisodeHeader, turn: TurnHeader) -> tuple[str, int, str, int]:
+    """What a prompt is known by."""
+    return header.match.game, turn.role, header.match.opponent_class(turn.role), turn.prompt_hash
 
 
 def _policy_roles(header: EpisodeHeader) -> list[int]:

@@ -9,14 +9,14 @@ from spiral.types import EpisodeHeader
 def rollout_metrics(headers: Sequence[EpisodeHeader], version: int) -> dict[str, float]:
     """Metrics of the episodes of a step. `version` is the policy version that the learner holds."""
     turns = [turn for header in headers for turn in header.turns]
-    sampled = [turn for turn in turns if turn.min_version >= 0]  # scripted players have version -1
+    sampled = [turn for turn in turns if turn.min_version >= 0]  # by the policy
     capped = [header for header in headers if header.end_reason == "turn_cap"]
     metrics = {
         "rollout/episodes": len(headers),
         "rollout/completions": len(sampled),
         "rollout/turns_mean": len(turns) / len(headers),
         "rollout/completion_tokens_mean": sum(turn.num_tokens for turn in sampled) / len(sampled),
-        "rollout/illegal_rate": sum(not turn.legal for turn in turns) / len(turns),
+        "rollout/illegal_rate": sum(not turn.legal for turn in sampled) / len(sampled),
         "rollout/forfeit_rate": sum(header.forfeit_by is not None for header in headers) / len(headers),
         "rollout/turn_cap_rate": len(capped) / len(headers),
         # A draw for want of room in the model's context, and not at the game's own max_turns, says so.

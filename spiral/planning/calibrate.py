@@ -5,7 +5,7 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, nnls  # type: ignore[import-untyped]
+from scipy.optimize import least_squares, nnls
 
 from spiral.planning.forecast import Forecast, in_full_swing, simulated
 from spiral.planning.measured import QUANTILES, Measured

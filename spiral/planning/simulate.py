@@ -57,7 +57,7 @@ class Simulation:
     def __init__(self, config: Config, workload: Workload, speeds: Speeds) -> None:
         self.now = 0.0
         self.dispatcher = Dispatcher(
-            Schedule(config.seed, config.games, config.rollout.deals).next_match,
+            Schedule(config.seed, config.games, config.rollout.deals, config.league.opponents).next_match,
             batch_size=config.rollout.episodes_per_step,
             max_staleness=config.rollout.max_staleness,
             num_steps=config.steps,

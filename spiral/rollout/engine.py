@@ -23,12 +23,14 @@ from spiral.rollout.engine_process import EngineProcess
 from spiral.rollout.meter import Meter
 from spiral.rollout.prompt import PromptTooLong
 from spiral.rollout.step_loop import StepLoop
-from spiral.types import Completion, EngineFigures, WeightsRef
+from spiral.types import BASE, POLICY, Completion, EngineFigures, WeightsRef
 
 if TYPE_CHECKING:
     from spiral.types import Tokens
 
 ADAPTER_NUMBER = 1
+FROZEN = -1
+"""The policy version of completions that another model than the policy sampled."""
 
 
 class Driver(Protocol):
@@ -56,7 +58,7 @@ class Engine:
         self._driver = driver
         self._rollout = rollout
         self._max_model_len = max_model_len
-        self._adapter: LoRARequest | None = None
+        self._adapters: dict[str, LoRARequest | None] = {POLICY: None, BASE: None}  # by player label
         self._sleep_level = sleep_level
         self._is_asleep = False
         self._sampling = SamplingParams(
@@ -87,32 +89,32 @@ class Engine:
         # Asleep, vLLM keeps the weights in main memory (1) or not (2): a whole model is replaced when the engine wakes.
         return cls(driver, config.rollout, generators.max_model_len, sleep_level=1 if config.learner.lora_rank else 2)
 
-    async def sample(self, prompt_ids: "Tokens") -> Completion:
-        """Sample one completion. Raises PromptTooLong."""
+    async def sample(self, prompt_ids: "Tokens", player: str = POLICY) -> Completion:
+        """Sample one completion of the policy, or of the model below its adapter. Raises PromptTooLong."""
         if len(prompt_ids) + self._rollout.max_tokens > self._max_model_len:
             raise PromptTooLong(
                 f"prompt of {len(prompt_ids)} tokens and rollout.max_tokens={self._rollout.max_tokens} exceed "
                 f"generators.max_model_len={self._max_model_len}"
             )
         submitted_version = self.version
-        request = await self._driver.generate(prompt_ids.tolist(), self._sampling, self._adapter)
+        request = await self._driver.generate(prompt_ids.tolist(), self._sampling, self._adapters[player])
         output = request.outputs[0]
         assert isinstance(output.logprobs, FlatLogprobs)
         return Completion(
             token_ids=np.array(output.token_ids, np.int32),
             logprobs=np.array(output.logprobs.logprobs, np.float32),
             finish_reason=output.finish_reason or "",
-            min_version=submitted_version,
-            max_version=self.version,
+            min_version=submitted_version if player == POLICY else FROZEN,
+            max_version=self.version if player == POLICY else FROZEN,
         )
 
-    async def score(self, prompt_ids: "Tokens", answer_ids: "Tokens") -> float:
+    async def score(self, prompt_ids: "Tokens", answer_ids: "Tokens", player: str = POLICY) -> float:
         """log pi(answer | prompt) at temperature 1, in nats."""
         params = SamplingParams(
             max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )
         token_ids = [*prompt_ids.tolist(), *answer_ids.tolist()]
-        entries = (await self._driver.generate(token_ids, params, self._adapter)).prompt_logprobs
+        entries = (await self._driver.generate(token_ids, params, self._adapters[player])).prompt_logprobs
         assert entries is not None
         answer = zip(entries[len(prompt_ids) :], token_ids[len(prompt_ids) :], strict=True)
         return float(sum(entry[token].logprob for entry, token in answer if entry is not None))
@@ -175,7 +177,7 @@ class Engine:
         """Replace the current adapter, for requests in flight as well: they refer to it by number."""
         name = f"v{weights.version}"
         await self._driver.add_adapter(LoRARequest(name, ADAPTER_NUMBER, weights.location, load_inplace=True))
-        self._adapter = LoRARequest(name, ADAPTER_NUMBER, weights.location)
+        self._adapters[POLICY] = LoRARequest(name, ADAPTER_NUMBER, weights.location)
 
     def shutdown(self) -> None:
         """End the engine. It cannot be used afterwards."""

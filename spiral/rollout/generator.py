@@ -22,6 +22,7 @@ from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.orphan import GENERATOR_PID
 from spiral.rollout.play import play
 from spiral.rollout.players import make_player
+from spiral.rollout.turn_server import TurnAnswer, TurnRequest, TurnServer
 from spiral.storage.weight_files import Files, verify
 from spiral.storage.weight_store import WeightStore
 from spiral.types import Deal, Episode, Match, Report, WeightsRef
@@ -64,6 +65,7 @@ class Generator:
 
         self._run(start())
         self._engine = self._sampler.engine
+        self._turns = TurnServer(self._loop, self._sampler.player)
 
     # --- matches
 
@@ -153,9 +155,21 @@ class Generator:
             calls=self._calls,
         )
 
-    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+    def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint], label: str) -> list[tuple[float, ...]]:
         """See `Sampler.action_logprobs`."""
-        return self._run(self._sampler.action_logprobs(game_id, points))  # type: ignore[no-any-return]
+        return self._run(self._sampler.action_logprobs(game_id, points, label))  # type: ignore[no-any-return]
+
+    def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
+        """See `Sampler.action_counts`."""
+        return self._run(self._sampler.action_counts(game_id, points, num_samples))  # type: ignore[no-any-return]
+
+    # --- single turns: see `TurnServer`
+
+    def submit_turns(self, requests: Sequence[TurnRequest], ended: Sequence[str]) -> None:
+        self._turns.submit(requests, ended)
+
+    def collect_turns(self, wait_s: float) -> list[TurnAnswer]:
+        return self._turns.collect(wait_s)
 
     # --- new weights: see `Engine`
 

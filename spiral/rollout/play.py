@@ -11,7 +11,7 @@ from functools import partial
 
 from spiral.game import Game, make, try_step
 from spiral.rollout.game_calls import GameCalls, GameCrashed, GuardedCall
-from spiral.rollout.players import Answer, Player, ScriptedPlayer
+from spiral.rollout.players import Answer, Player, PlayerFailed, ScriptedPlayer
 from spiral.rollout.prompt import PromptTooLong
 from spiral.rollout.script_threads import ScriptTooSlow
 from spiral.types import EndReason, Episode, Match, Turn
@@ -43,7 +43,8 @@ async def play(
     An illegal action may be retried `illegal_retries` times with the reason shown; then its player forfeits: -1, and +1
     for the other. A match that reaches the game's `max_turns`, or whose next prompt exceeds the model's context, is a
     draw ("turn_cap"); in the second case `error` says so. The episode is void if the game crashes, if the game or a
-    scripted player takes longer than `move_timeout_s` for a move, or if not even the first prompt fits the context.
+    scripted player takes longer than `move_timeout_s` for a move, if a player fails to answer (an endpoint that is
+    down), or if not even the first prompt fits the context.
     However long the policy waits for its engine, the match goes on. Errors of players (an engine that died) are raised.
     """
     rules = Rules.of(match, illegal_retries, move_timeout_s, calls)
@@ -54,7 +55,7 @@ async def play(
     reason: EndReason
     try:
         returns, reason, forfeit_by = await _play_turns(match, players, rules, turns)
-    except GameCrashed as crash:
+    except (GameCrashed, PlayerFailed) as crash:
         returns, reason, error = (0.0, 0.0), "void", str(crash)
     except PromptTooLong as full:
         returns, reason, error = (0.0, 0.0), "turn_cap" if turns else "void", str(full)

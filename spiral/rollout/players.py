@@ -9,7 +9,7 @@ import numpy as np
 from spiral.game import Game
 from spiral.game.scripted import Script, script
 from spiral.rollout.prompt import PastTurn, Prompter
-from spiral.types import POLICY, Completion
+from spiral.types import BASE, POLICY, Completion, GameSpec
 
 if TYPE_CHECKING:
     from spiral.rollout.engine import Engine
@@ -28,6 +28,10 @@ class Answer:
     completion: Completion | None = None
 
 
+class PlayerFailed(RuntimeError):
+    """A player could not answer, through no fault of its own in the game: the match is void."""
+
+
 class Player(Protocol):
     """Answers the observations of one role in one match, however long it takes. It must not block the event loop."""
 
@@ -38,26 +42,34 @@ class Player(Protocol):
 
 @dataclass
 class PolicyPlayer:
-    """The language model, in one role of one match. In a conversation it sees all its turns, else only the latest."""
+    """A language model, in one role of one match. In a conversation it sees all its turns, else only the latest.
+
+    `label` says which of the engine's models it is.
+    """
 
     engine: "Engine"
     prompter: Prompter
     conversation: bool = False
+    label: str = POLICY
     _tokens: "Tokens" = field(default_factory=lambda: NO_TOKENS)
     _history: list[PastTurn] = field(default_factory=list)
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
+        return await self.answer(game.spec, observation, error)
+
+    async def answer(self, spec: GameSpec, observation: str, error: str | None) -> Answer:
+        """See `Player.act`. All that the model needs of a game is its spec."""
         if error is not None and self._history:
             last = self._history[-1]
             self._history[-1] = PastTurn(observation=last.observation, text=last.text, error=error)
         continues = self.conversation and len(self._tokens) > 0
         history = tuple(self._history)
-        messages = self.prompter.messages.build(game.spec, observation, error, history, continues=continues)
+        messages = self.prompter.messages.build(spec, observation, error, history, continues=continues)
         if continues:
             prompt_ids = self.prompter.continued_ids(self._tokens, messages)
         else:
             prompt_ids = self.prompter.prompt_ids(messages)
-        completion = await self.engine.sample(prompt_ids)
+        completion = await self.engine.sample(prompt_ids, self.label)
         text, action = self.prompter.read(completion.token_ids)
         if self.conversation:
             self._tokens = np.concatenate([prompt_ids, completion.token_ids])
@@ -81,6 +93,6 @@ class ScriptedPlayer:
         return self._script(game)
 
 
-def make_player(label: str, game_id: str, seed: str, policy: Callable[[], Player]) -> Player | ScriptedPlayer:
+def make_player(label: str, game_id: str, seed: str, model: Callable[[str], Player]) -> Player | ScriptedPlayer:
     """The player behind a label of `Match.players`, for one role of one match of `game_id`."""
-    return policy() if label == POLICY else ScriptedPlayer(label, game_id, seed)
+    return model(label) if label in (POLICY, BASE) else ScriptedPlayer(label, game_id, seed)

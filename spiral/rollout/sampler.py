@@ -13,6 +13,7 @@ from spiral.game import make
 from spiral.game.solve import DecisionPoint
 from spiral.rollout.players import PolicyPlayer
 from spiral.rollout.prompt import MessageBuilder, Prompter
+from spiral.types import POLICY
 
 
 class Sampler:
@@ -34,11 +35,13 @@ class Sampler:
         conversation = config.rollout.context == "conversation"
         return cls(Engine.start(model_dir, config, seed), prompter, conversation=conversation)
 
-    def player(self) -> PolicyPlayer:
-        """The policy in one role of one match."""
-        return PolicyPlayer(self.engine, self.prompter, self._conversation)
+    def player(self, label: str = POLICY) -> PolicyPlayer:
+        """The policy, or the model below its adapter, in one role of one match."""
+        return PolicyPlayer(self.engine, self.prompter, self._conversation, label)
 
-    async def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint]) -> list[tuple[float, ...]]:
+    async def action_logprobs(
+        self, game_id: str, points: Sequence[DecisionPoint], label: str = POLICY
+    ) -> list[tuple[float, ...]]:
         """log pi of the canonical answer for each legal action, at each decision point, in nats.
 
         The rest of the probability belongs to every other text. An answer spelled with other tokens counts as other
@@ -49,6 +52,21 @@ class Sampler:
         async def logprobs(point: DecisionPoint) -> tuple[float, ...]:
             prompt_ids = self.prompter.prompt_ids(self.prompter.messages.build(spec, point.observation))
             answers = [self.prompter.answer_ids(action) for action in point.legal_actions]
-            return tuple(await asyncio.gather(*(self.engine.score(prompt_ids, answer) for answer in answers)))
+            return tuple(await asyncio.gather(*(self.engine.score(prompt_ids, answer, label) for answer in answers)))
 
         return list(await asyncio.gather(*(logprobs(point) for point in points)))
+
+    async def action_counts(
+        self, game_id: str, points: Sequence[DecisionPoint], num_samples: int
+    ) -> list[tuple[int, ...]]:
+        """How often each legal action, and last none of them, is the answer in `num_samples` completions per point."""
+        spec = make(game_id, 0).spec
+
+        async def counts(point: DecisionPoint) -> tuple[int, ...]:
+            prompt_ids = self.prompter.prompt_ids(self.prompter.messages.build(spec, point.observation))
+            sampled = await asyncio.gather(*(self.engine.sample(prompt_ids) for _ in range(num_samples)))
+            answers = [self.prompter.read(completion.token_ids)[1] for completion in sampled]
+            legal = [answers.count(action) for action in point.legal_actions]
+            return (*legal, num_samples - sum(legal))
+
+        return list(await asyncio.gather(*(counts(point) for point in points)))

@@ -37,7 +37,7 @@ class StepLoop:
         self._requests: dict[str, tuple[asyncio.Future[RequestOutput], Any]] = {}
         self._request_ids = itertools.count()
         self._resets: Counter[str] = Counter()  # of requests in flight, by new weights
-        self._validated: tuple[SamplingParams, LoRARequest | None, EngineCoreRequest] | None = None
+        self._validated: dict[int, tuple[SamplingParams, LoRARequest | None, EngineCoreRequest]] = {}
         self._paused = False
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -116,7 +116,8 @@ class StepLoop:
         Validating the options takes vLLM a tenth of the time of a short turn, so options that requests share
         (`skip_clone`) are validated once.
         """
-        known = self._validated
+        number_of_adapter = adapter.lora_int_id if adapter is not None else 0
+        known = self._validated.get(number_of_adapter)
         if known is not None and known[0] is params and known[1] is adapter:
             return msgspec.structs.replace(
                 known[2],
@@ -130,7 +131,7 @@ class StepLoop:
         )
         request.external_req_id = number
         if params.skip_clone:
-            self._validated = params, adapter, request
+            self._validated[number_of_adapter] = params, adapter, request
         return request
 
     def _ensure_stepping(self) -> None:

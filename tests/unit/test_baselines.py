@@ -68,3 +68,13 @@ def test_restored_baselines_continue_where_they_were_saved() -> None:
     saved.score([header(0, 1.0)])
     restored.load_state_dict(saved.state_dict())
     assert restored.score([header(1, -1.0)]) == saved.score([header(1, -1.0)])
+
+
+def test_each_class_of_opponent_has_a_baseline_of_its_own() -> None:
+    baselines = rae(0.5)
+    baselines.score([header(0, 1.0), header(1, -1.0, players=("policy", "base"))])
+    baselines.score([header(2, -1.0, players=("policy", "policy@3")), header(3, 0.0, players=("policy", "policy@9"))])
+    assert baselines.value("kuhn_poker", 0) == 0.5
+    assert baselines.value("kuhn_poker", 0, "base") == -0.5
+    assert baselines.value("kuhn_poker", 0, "past") == -0.25  # all past versions are one class
+    assert baselines.metrics()["game/kuhn_poker/role0/baseline_vs_base"] == -0.5

@@ -236,7 +236,8 @@ def test_even_the_tiny_model_needs_some_disk(tree: dict[str, Any], monkeypatch: 
 
 def test_nash_conv_of_a_format_that_reasons_first_is_refused(tree: dict[str, Any]) -> None:
     tree["rollout"] = {"answer_format": "boxed"}
-    assert "set eval.nash_conv_states=0" in complaint(tree)
+    said = complaint(tree)
+    assert "set eval.nash_conv_samples=64" in said and "eval.nash_conv_states=0" in said
 
 
 def test_the_tiny_models_context_is_known(tree: dict[str, Any]) -> None:

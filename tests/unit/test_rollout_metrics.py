@@ -27,7 +27,7 @@ def test_rollout_metrics_by_hand() -> None:
             "rollout/completions": 7,
             "rollout/turns_mean": 8 / 5,
             "rollout/completion_tokens_mean": 18 / 7,
-            "rollout/illegal_rate": 2 / 8,
+            "rollout/illegal_rate": 2 / 7,  # of the policy's turns
             "rollout/forfeit_rate": 1 / 5,
             "rollout/turn_cap_rate": 2 / 5,
             "rollout/context_cap": 1,

@@ -112,3 +112,25 @@ def test_restarts_at_random_points_train_on_every_match_once() -> None:
         trained += batch
         schedule.done(batch)
     assert sorted(trained) == list(range(56))
+
+
+def test_matches_against_another_player_come_in_pairs_with_the_seats_swapped() -> None:
+    schedule = Schedule(5, GAMES, opponents={"base": 1.0})
+    for k in range(0, 40, 2):
+        first, second = schedule.match(k), schedule.match(k + 1)
+        assert (first.players, second.players) == (("policy", "base"), ("base", "policy"))
+        assert (first.game, first.seed) == (second.game, second.seed)
+    assert len({schedule.match(k).seed for k in range(0, 40, 2)}) == 20
+
+
+def test_opponents_are_drawn_by_share() -> None:
+    schedule = Schedule(0, GAMES, opponents={"policy": 3.0, "random": 1.0})
+    counts = Counter(frozenset(schedule.match(k).players) for k in range(4000))
+    assert 0.22 < counts[frozenset({"policy", "random"})] / 4000 < 0.28
+    assert counts.total() == counts[frozenset({"policy"})] + counts[frozenset({"policy", "random"})]
+
+
+def test_without_other_opponents_the_matches_are_those_of_self_play() -> None:
+    assert [Schedule(5, GAMES, opponents={"policy": 2.0}).match(k) for k in range(20)] == [
+        Schedule(5, GAMES).match(k) for k in range(20)
+    ]
