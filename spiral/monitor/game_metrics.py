@@ -19,19 +19,25 @@ def game_metrics(game: str, headers: Sequence[EpisodeHeader]) -> dict[str, float
         by_reason[header.end_reason].append(header)
     for role in (0, 1):
         key = f"game/{game}/role{role}/return"
-        metrics |= mean_with_ci95(key, [header.returns[role] for header in headers])
+        if returns := _returns(headers, role):
+            metrics |= mean_with_ci95(key, returns)
         for reason in ("finished", "forfeit"):
-            if ended := by_reason[reason]:
-                metrics[f"{key}_{reason}"] = sum(header.returns[role] for header in ended) / len(ended)
+            if returns := _returns(by_reason[reason], role):
+                metrics[f"{key}_{reason}"] = sum(returns) / len(returns)
     for reason, ended in by_reason.items():
         metrics[f"game/{game}/{reason}_rate"] = len(ended) / len(headers)
     metrics[f"game/{game}/draw_rate"] = sum(header.returns[0] == 0 for header in headers) / len(headers)
-    turns = [turn for header in headers for turn in header.turns]
+    turns = [turn for header in headers for turn in header.turns if header.match.players[turn.role] == POLICY]
     if turns:
         metrics[f"game/{game}/illegal_rate"] = sum(not turn.legal for turn in turns) / len(turns)
     metrics |= quantiles(f"game/{game}/turns", [len(header.turns) for header in headers])
     metrics |= quantiles(f"game/{game}/turn_tokens", [turn.num_tokens for turn in turns if turn.min_version >= 0])
     return metrics | _by_opponent(game, headers)
+
+
+def _returns(headers: Sequence[EpisodeHeader], role: int) -> list[float]:
+    """The returns of `role` in the matches in which the policy had it."""
+    return [header.returns[role] for header in headers if header.match.players[role] == POLICY]
 
 
 def _by_opponent(game: str, headers: Sequence[EpisodeHeader]) -> dict[str, float]:
