@@ -64,7 +64,7 @@ def model(report: NodeReport, facts: Facts, config: Config, needs: Needs) -> Ite
     what, where = "model", [report.name]
     if needs.model_error:
         if report.is_ours:
-            yield fault(what, config.model.name, needs.model_error, where)
+            yield fault(what, "refused", needs.model_error, where)
     elif facts.has_model:
         yield ok(what, f"in {needs.model_dir}", where)
     elif report.is_ours:
