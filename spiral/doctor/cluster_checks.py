@@ -78,7 +78,7 @@ def object_store(report: NodeReport, needs: Needs) -> Iterator[Finding]:
     """Room in Ray's object store for what travels between machines."""
     if report.object_store is None:
         return
-    needed = needs.model + needs.versions
+    needed = needs.model - ROOM + needs.versions
     found = f"{report.object_store / GIB:.1f} GiB"
     if report.object_store < needed:
         cure = f"start Ray there with --object-store-memory={needed}: what does not fit goes to disk, slowly"

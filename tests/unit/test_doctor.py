@@ -244,7 +244,7 @@ def test_an_object_store_that_is_too_small_is_noted() -> None:
     assert only(object_store(node(object_store=6.0 * GIB), NEEDS)).state == "ok"
     found = only(object_store(node(object_store=2.0 * GIB), NEEDS))
     assert (found.state, found.found) == ("note", "2.0 GiB")
-    assert f"--object-store-memory={5 * GIB}" in found.cure
+    assert f"--object-store-memory={5 * GIB - ROOM}" in found.cure
 
 
 def test_the_learners_machines_have_to_share_the_run_directory() -> None:
