@@ -64,7 +64,7 @@ def model(report: NodeReport, facts: Facts, config: Config, needs: Needs) -> Ite
     what, where = "model", [report.name]
     if needs.model_error:
         if report.is_ours:
-            yield fault(what, config.model.name, needs.model_error, where)
+            yield fault(what, "refused", needs.model_error, where)
     elif facts.has_model:
         yield ok(what, f"in {needs.model_dir}", where)
     elif report.is_ours:
@@ -78,7 +78,7 @@ def object_store(report: NodeReport, needs: Needs) -> Iterator[Finding]:
     """Room in Ray's object store for what travels between machines."""
     if report.object_store is None:
         return
-    needed = needs.model + needs.versions
+    needed = needs.model - ROOM + needs.versions
     found = f"{report.object_store / GIB:.1f} GiB"
     if report.object_store < needed:
         cure = f"start Ray there with --object-store-memory={needed}: what does not fit goes to disk, slowly"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral import models, preflight
-from spiral.config import Config
+from spiral.config import Config, UserError
 from spiral.doctor.facts import GIB, Question, sizes_of
 from spiral.storage.weight_store import VERSIONS_AT_ONCE
 
@@ -41,8 +41,10 @@ class Needs:
                 model=size + ROOM,
                 model_dir=found.absolute() if found else None,
             )
-        except ValueError as error:  # a UserError, or there is no such game
+        except UserError as error:
             return cls(checkpoints=ROOM, versions=0, model=ROOM, model_error=str(error))
+        except ValueError:  # the model is built for the games, of which one does not exist
+            return cls(checkpoints=ROOM, versions=0, model=ROOM)
 
     def question(self, config: Config | None) -> Question:
         """What every node is asked to look at."""

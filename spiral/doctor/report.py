@@ -18,7 +18,9 @@ COLOURS = {"ok": "green", "note": "yellow", "fault": "red"}
 def show(diagnosis: Diagnosis, console: Console) -> None:
     """Print one row per finding, with the cure for each fault, and whether a run can start."""
     num_nodes = len(diagnosis.reports)
-    table = Table("", Column("what", no_wrap=True), *(["where"] if num_nodes > 1 else []), "found", "to do")
+    headings = ["where", "found", "to do"] if num_nodes > 1 else ["found", "to do"]
+    columns = [Column(heading, overflow="fold") for heading in headings]  # paths and commands are shown in full
+    table = Table("", Column("what", no_wrap=True), *columns)
     for finding in diagnosis.findings:
         colour = COLOURS[finding.state]
         where = [escape(named(finding.where, num_nodes))] if num_nodes > 1 else []

@@ -125,10 +125,14 @@ def doctor(nodes: Nodes, *arguments: str, **environment: str) -> tuple[int, dict
     return done.returncode, findings
 
 
+def faults(findings: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {finding["what"]: finding for rows in findings.values() for finding in rows if finding["state"] == "fault"}
+
+
 def test_doctor_finds_two_sound_machines_sound(nodes: Nodes) -> None:
     """With a plug-in and a model that only node 1 has, because a run sends them to node 2."""
     code, findings = doctor(nodes)
-    assert code == 0, findings
+    assert (code, faults(findings)) == (0, {})
     for what in ("python", "spiral", "ray", "torch", "vllm", "transformers", "network", "clocks"):
         (finding,) = findings[what]
         assert (finding["state"], finding["where"]) == ("ok", ["node1", "node2"])
@@ -146,7 +150,7 @@ def test_doctor_names_the_machine_and_the_cure_of_each_fault(nodes: Nodes) -> No
     installed.mkdir(parents=True)
     (installed / "my_losses.py").write_text("from spiral.learn.loss import reinforce\n")
     cache = "/tmp/home/.cache/spiral"
-    rule = ["INPUT", "-p", "tcp", "--syn", "--dport", "61000:65000", "-j", "DROP"]
+    rule = ["INPUT", "-i", "eth0", "-p", "tcp", "--syn", "--dport", "61000:65000", "-j", "DROP"]
     before = nodes.run(2, "cat", "/proc/sys/net/ipv4/ip_local_port_range").stdout
     done_in_node_2 = [
         ["mkdir", "-p", cache],
@@ -162,30 +166,29 @@ def test_doctor_names_the_machine_and_the_cure_of_each_fault(nodes: Nodes) -> No
         nodes.run(2, "iptables", "-D", *rule)
         nodes.run(2, "sysctl", "-w", f"net.ipv4.ip_local_port_range={before.strip()}")
         nodes.run(2, "umount", cache)
-    assert code == 1
-    faults = {finding["what"]: finding for rows in findings.values() for finding in rows if finding["state"] == "fault"}
-    assert set(faults) == {"plug-ins", "cache", "network"}
-    assert faults["network"]["where"] == ["node1"]
-    assert faults["network"]["found"] == "does not reach node2 (10.77.0.2) through eth0: timed out"
-    assert "open all TCP ports between the nodes" in faults["network"]["cure"]
-    assert faults["cache"]["where"] == faults["plug-ins"]["where"] == ["node2"]
-    assert "0.0 GiB free" in faults["cache"]["found"]
-    assert "learner.loss 'my_losses:reinforce' cannot be imported" in faults["plug-ins"]["cure"]
-    assert "has to be installed on every machine" in faults["plug-ins"]["cure"]
+    found = faults(findings)
+    assert (code, set(found)) == (1, {"plug-ins", "cache", "network"})
+    assert found["network"]["where"] == ["node1"]
+    assert found["network"]["found"] == "does not reach node2 (10.77.0.2) through eth0: timed out"
+    assert "open all TCP ports between the nodes" in found["network"]["cure"]
+    assert found["cache"]["where"] == found["plug-ins"]["where"] == ["node2"]
+    assert "0.0 GiB free" in found["cache"]["found"]
+    assert "learner.loss 'my_losses:reinforce' cannot be imported" in found["plug-ins"]["cure"]
+    assert "has to be installed on every machine" in found["plug-ins"]["cure"]
 
 
 def test_doctor_names_the_machine_that_does_not_answer(nodes: Nodes) -> None:
     began_s = time.monotonic()
     nodes.run(2, "pkill", "-STOP", "raylet")
     try:
-        code, findings = doctor(nodes, "--timeout=10")
+        code, findings = doctor(nodes, "--timeout=40")
     finally:
         nodes.run(2, "pkill", "-CONT", "raylet")
     (finding,) = findings["answers"]
-    assert (code, finding["where"], finding["found"]) == (1, ["node2"], "did not answer within 10 s")
+    assert (code, finding["where"], finding["found"]) == (1, ["node2"], "did not answer within 40 s")
     assert "ray status" in finding["cure"]
     assert findings["torch"][0]["where"] == ["node1"]
-    assert time.monotonic() - began_s < 120
+    assert time.monotonic() - began_s < 200
 
 
 def test_a_run_goes_on_when_a_machine_is_lost_and_uses_it_when_it_is_back(nodes: Nodes) -> None:

@@ -244,7 +244,7 @@ def test_an_object_store_that_is_too_small_is_noted() -> None:
     assert only(object_store(node(object_store=6.0 * GIB), NEEDS)).state == "ok"
     found = only(object_store(node(object_store=2.0 * GIB), NEEDS))
     assert (found.state, found.found) == ("note", "2.0 GiB")
-    assert f"--object-store-memory={5 * GIB}" in found.cure
+    assert f"--object-store-memory={5 * GIB - ROOM}" in found.cure
 
 
 def test_the_learners_machines_have_to_share_the_run_directory() -> None:
@@ -507,6 +507,8 @@ def test_the_table_says_where_if_there_are_several_nodes() -> None:
     assert lines[-1] == "a run cannot start"
     alone = shown(Diagnosis([ok("torch", "1.0", ["node1"])], [node(1)]))
     assert "ok torch 1.0" in alone
+    long = shown(Diagnosis([fault("cache", "/a" * 200, "free it")], [node(1)]))
+    assert "".join(long).count("/a") == 200, "nothing is cut off"
     assert alone[-1] == "a run can start"
 
 
@@ -568,4 +570,5 @@ def test_needs_follow_the_config(tmp_path: Path) -> None:
     assert needs.checkpoints == 6 * GIB + GIB // 4
     assert needs.question(run).model_sizes == {"config.json": 2, "model.safetensors": GIB}
     assert "no such directory" in Needs.of(config(model={"name": "./none"})).model_error
+    assert Needs.of(config(games=[{"id": "no_game"}])).model_error == "", "not the model's fault"
     assert Needs.of(None).checkpoints == 2 * GIB

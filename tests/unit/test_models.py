@@ -1,5 +1,6 @@
 """Model names, and the tiny model that is built here."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,23 @@ def test_a_hub_model_that_cannot_be_fetched_is_one_line(monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="model 'no-such-org/no-such-model' cannot be fetched from the hub: ") as caught:
         models.check_available("no-such-org/no-such-model")
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_model_is_cached_once_all_its_weights_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configuration alone, which checks download, is not enough."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    name, revision = "org/model", "0" * 40
+    assert models.cached(config(name)) is None
+    snapshot = tmp_path / "models--org--model" / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--model" / "refs").mkdir()
+    (tmp_path / "models--org--model" / "refs" / "main").write_text(revision)
+    shards = ["model-1.safetensors", "model-2.safetensors"]
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    (snapshot / shards[0]).touch()
+    assert models.cached(config(name)) is None
+    (snapshot / shards[1]).touch()
+    assert models.cached(config(name)) == snapshot
 
 
 def test_the_packaged_model_names_the_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +164,9 @@ def test_the_tiny_model_is_built_once_and_then_cached(tmp_path: Path, monkeypatc
     monkeypatch.setattr(warmup, "NUM_MATCHES", 5)
     monkeypatch.setattr(warmup, "BATCH_SIZE", 4)
     said: list[str] = []
+    assert models.cached(config()) is None
     directory = models.resolve(config(), said.append)
+    assert models.cached(config()) == directory
     assert [line.split(":")[0] for line in said] == ["building builtin/tiny", "builtin/tiny is ready"]
     assert directory.parent == tmp_path / "models"
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]
