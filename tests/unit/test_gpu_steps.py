@@ -210,6 +210,7 @@ def test_a_stream_deals_as_many_matches_as_the_generator_has_room_for() -> None:
     one = EndsOneMatchATime()
     stream = generator.Stream(one, room=3)  # type: ignore[arg-type]
     assert stream.run(0.05) >= 0.05
+    stream.run(0, num_matches=stream.num_ended + 3)
     assert one.most_held == 5
     assert stream.num_ended > 10
     assert stream.figures.num_tokens == stream.num_ended - 1  # no ticket twice, none skipped
