@@ -22,17 +22,17 @@ IN_REHEARSAL = ["echo", "0"]
 
 
 def measure(scale: Scale) -> dict[str, float]:
-    """Figures of MEASURE_S seconds, after WARM_UP_S in which the first matches are played."""
+    """Figures of MEASURE_S seconds, after at least WARM_UP_S, in which the first match ends."""
     with random_model(scale.shape(QWEN3_4B), scale, mean_tokens=scale.of(400)) as model_dir:
         settings = config(str(model_dir), scale)
         generator = Generator(settings, model_dir, seed=0)
         generator.start()
         stream = Stream(generator, settings.generators.max_num_seqs)
-        stream.run(WARM_UP_S / (10 if scale.rehearse else 1))
-        start, num_before = stream.figures, stream.num_ended
+        stream.run(WARM_UP_S / (10 if scale.rehearse else 1), num_matches=1)
+        start = stream.figures
         with utilisation(IN_REHEARSAL if scale.rehearse else NVIDIA_SMI) as gpu:
             seconds = stream.run(MEASURE_S / (10 if scale.rehearse else 1))
-        end, num_matches = stream.figures, stream.num_ended - num_before
+        end = stream.figures
         generator.close()
         generator._engine.shutdown()
     return {
@@ -40,7 +40,6 @@ def measure(scale: Scale) -> dict[str, float]:
         "busy": (end.busy_s - start.busy_s) / seconds,
         "seats": (end.seat_s - start.seat_s) / seconds / settings.generators.max_num_seqs,
         "gpu": statistics.mean(gpu) / 100,
-        "matches_per_hour": num_matches / seconds * 3600,
     }
 
 
@@ -72,10 +71,13 @@ class Stream:
         self._room = room
         self._held = 0
 
-    def run(self, seconds: float) -> float:
-        """Play for about `seconds`; return the exact time. `figures` are then those of its end."""
-        start = time.monotonic()
-        while (elapsed_s := time.monotonic() - start) < seconds:
+    def run(self, seconds: float, num_matches: int = 0) -> float:
+        """Play for about `seconds`, and until so many matches have ended. Returns the exact time.
+
+        `figures` are then those of its end.
+        """
+        start, num_matches = time.monotonic(), self.num_ended + num_matches
+        while (elapsed_s := time.monotonic() - start) < seconds or self.num_ended < num_matches:
             deals = [self._deal() for _ in range(self._room - self._held)]
             report, episodes, _ = self._generator.exchange(deals, WAIT_S, LINGER_S)
             assert len(episodes) == len(report.finished), "a match of this game cannot be void"

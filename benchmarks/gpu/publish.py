@@ -178,7 +178,7 @@ class EngineClient:
 @torch.no_grad()
 def disturb(learner: Learner) -> None:
     """Change all weights a little: enough that an engine with the old ones would be found out."""
-    for weight in learner._policy.parameters():
+    for weight in untied(learner._trainable.live(learner._policy)).values():
         weight.add_(torch.randn_like(weight), alpha=0.005)
 
 

@@ -17,6 +17,8 @@ from benchmarks.gpu.machine import ROOT, Machine
 from benchmarks.gpu.steps import Step
 
 STATE = "state.json"
+SLOW_CPU = 3
+"""Rehearsals may take this many times as long as a step may on a GPU."""
 now_s = time.monotonic
 
 
@@ -85,6 +87,7 @@ def run_in_process(step: Step, machine: Machine, state: State, *, rehearse: bool
     values.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.gpu", "--step", step.name, "--into", str(values.absolute())]
     command += ["--rehearse"] if rehearse else []
+    minutes = step.minutes * (SLOW_CPU if rehearse else 1)
     start, reason = time.monotonic(), ""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -96,10 +99,10 @@ def run_in_process(step: Step, machine: Machine, state: State, *, rehearse: bool
             start_new_session=True,
         )
         try:
-            if process.wait(60 * step.minutes):
+            if process.wait(60 * minutes):
                 reason = last_line(log) or f"exit code {process.returncode}"
         except subprocess.TimeoutExpired:
-            reason = f"took longer than {step.minutes:g} minutes"
+            reason = f"took longer than {minutes:g} minutes"
         finally:
             _kill_group(process)
     return Result(

@@ -144,7 +144,6 @@ STEPS = (
             Figure(key="busy", what="share of time the engine is busy", least=0.9),
             Figure(key="seats", what="sequences running, of max_num_seqs"),
             Figure(key="gpu", what="GPU utilisation, by nvidia-smi"),
-            Figure(key="matches_per_hour", what="matches/hour", decimals=0),
         ),
     ),
     Step(

@@ -11,6 +11,8 @@ import pytest
 from benchmarks.gpu.steps import BY_NAME
 from tests.integration.conftest import ROOT
 
+pytestmark = pytest.mark.timeout(1800)
+
 NAMES = ("learner_8k", "publish_files", "publish_ipc", "generator")  # `spiral train` has tests of its own
 
 
