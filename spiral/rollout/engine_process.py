@@ -65,7 +65,7 @@ class EngineProcess:
 
     async def sleep(self, level: int) -> None:
         """Stop sampling, and free the memory of KV cache and weights. Requests are kept."""
-        self.meter.pause()
+        await self.pause()
         self._recorder.num_resets = self.meter.running
         await self._llm.sleep(level, mode="keep")  # forgets the KV cache, that of requests in flight as well
 
