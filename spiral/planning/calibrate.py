@@ -59,8 +59,8 @@ def _differences(run: Measured, workload: Workload, speeds: Speeds) -> NDArray[n
     match_s = np.quantile([duration_s for step in steps for _, duration_s in step.durations], QUANTILES)
     ratios = [
         forecast.step_s / run.mean("perf/step_s"),
-        forecast.generator_busy / run.mean("perf/generator_busy"),
-        forecast.sequences / run.mean("perf/sequences_running"),
+        forecast.generator_busy / run.over_time("perf/generator_busy"),
+        forecast.sequences / run.over_time("perf/sequences_running"),
         *(match_s / run.match_s),
     ]
     return np.log(np.array(ratios, np.float64))

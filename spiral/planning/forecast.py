@@ -35,21 +35,29 @@ class Forecast:
 
     @classmethod
     def mean(cls, config: Config, steps: Sequence[Step]) -> "Forecast":
-        """Of these steps."""
-        rows = [(s.seconds, s.staleness, s.generator_busy, s.learner_busy, s.sequences) for s in steps]
-        step_s, staleness, generator_busy, learner_busy, sequences = np.mean(rows, axis=0).tolist()
+        """Of these steps; shares of time and numbers of sequences weighted with the time of each."""
+        seconds = [s.seconds for s in steps]
+        step_s, staleness = float(np.mean(seconds)), float(np.mean([s.staleness for s in steps]))
+        shares = [(s.generator_busy, s.learner_busy, s.sequences) for s in steps]
+        generator_busy, learner_busy, sequences = np.average(shares, axis=0, weights=seconds).tolist()
         games = HOUR_S * config.rollout.episodes_per_step / step_s
         return cls(step_s, games, staleness, generator_busy, learner_busy, sequences)
 
 
 def simulated(config: Config, workload: Workload, speeds: Speeds) -> list[Step]:
-    """The first steps of the run."""
-    return Simulation(config.model_copy(update={"steps": NUM_STEPS}), workload, speeds).steps()
+    """The first steps of the run: with max_staleness K it takes K more until all are alike, and the last K are not."""
+    num_steps = NUM_STEPS + 2 * config.rollout.max_staleness
+    return Simulation(config.model_copy(update={"steps": num_steps}), workload, speeds).steps()
 
 
 def in_full_swing(config: Config, steps: Sequence[Step]) -> Sequence[Step]:
-    """Without the first steps, and without the last, which no further ones are played beside."""
-    return steps[WARM_UP : len(steps) - 1 - config.rollout.max_staleness] or steps[-1:]
+    """Without the first steps, and without the last, which no further ones are played beside.
+
+    Their number is even, because long and short steps may alternate: a short one trains on what was played meanwhile.
+    """
+    stale = config.rollout.max_staleness
+    middle = steps[WARM_UP + stale : len(steps) - 1 - stale]
+    return middle[len(middle) % 2 :] or steps[-1:]
 
 
 def what_if(config: Config, workload: Workload, speeds: Speeds) -> dict[int, Forecast]:

@@ -60,6 +60,10 @@ class Measured:
         """The mean of a metric over the rows."""
         return float(np.mean([row[name] for row in self.rows]))
 
+    def over_time(self, name: str) -> float:
+        """The mean of a metric that is a mean over a step, each weighted with the time of its step."""
+        return float(np.average([row[name] for row in self.rows], weights=[row["perf/step_s"] for row in self.rows]))
+
 
 def workload_of(runs: Sequence[Measured]) -> Workload:
     """The matches of these runs."""

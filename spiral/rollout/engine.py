@@ -141,10 +141,11 @@ class Engine:
             await self._load_adapter(weights)
         else:
             await self._driver.call("reload_weights", weights_path=weights.location)
-        if self._is_asleep:
-            await self._driver.wake("kv_cache")
-            self._is_asleep = False
-        await self._resume(weights.version)
+        if not self._is_asleep:
+            await self._resume(weights.version)
+            return
+        self.version, self._is_asleep = weights.version, False
+        await self._driver.wake("kv_cache")
 
     async def sleep(self) -> None:
         """Free the GPU's memory until `load`. Requests in flight keep their tokens."""

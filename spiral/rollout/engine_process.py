@@ -65,12 +65,15 @@ class EngineProcess:
 
     async def sleep(self, level: int) -> None:
         """Stop sampling, and free the memory of KV cache and weights. Requests are kept."""
-        self.meter.pause()
-        await self._llm.sleep(level, mode="keep")
+        await self.pause()
+        self._recorder.num_resets = self.meter.running
+        await self._llm.sleep(level, mode="keep")  # forgets the KV cache, that of requests in flight as well
 
     async def wake(self, tag: str) -> None:
-        """Take the memory of "weights" or of the "kv_cache" again. After both, `resume` has to be called."""
+        """Take the memory of "weights" again, and then that of the "kv_cache", after which sampling goes on."""
         await self._llm.wake_up([tag])
+        if tag == "kv_cache":
+            self.meter.resume()
 
     async def call(self, method: str, **arguments: Any) -> list[Any]:
         """Call a method of vLLM's workers."""

@@ -91,7 +91,9 @@ class StepLoop:
         await self.pause()
 
     async def wake(self, tag: str) -> None:
-        """Nothing was freed. `resume` has to be called."""
+        """Step again when the "kv_cache" is due: nothing was freed."""
+        if tag == "kv_cache":
+            await self.resume()
 
     async def call(self, method: str, **arguments: Any) -> list[Any]:
         """Call a method of vLLM's worker."""
