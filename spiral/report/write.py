@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent / "assets"
 # The page's script, in this order: each file uses names of the ones before it.
-SCRIPTS = ("uplot/uPlot.iife.min.js", "data.js", "dom.js", "drawing.js", "charts.js", "pictures.js", "answers.js", "seats.js",
-           "filters.js", "matches.js", "main.js")  # fmt: skip
+SCRIPTS = (
+    "uplot/uPlot.iife.min.js",
+    "data.js",
+    "dom.js",
+    "drawing.js",
+    "charts.js",
+    "pictures.js",
+    "answers.js",
+    "seats.js",
+    "filters.js",
+    "matches.js",
+    "main.js",
+)
 STYLES = ("uplot/uPlot.min.css", "report.css")
 
 
