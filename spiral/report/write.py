@@ -29,6 +29,7 @@ SCRIPTS = (
     "charts.js",
     "pictures.js",
     "answers.js",
+    "states.js",
     "seats.js",
     "filters.js",
     "matches.js",
