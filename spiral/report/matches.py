@@ -138,7 +138,7 @@ def _episodes(
     """The episodes with these ids, each with the (advantage, ratio) of its turns."""
     import pyarrow as pa
 
-    from spiral.storage.episode_table import to_episodes
+    from spiral.storage.episode_table import to_scored_episodes
 
     wanted, first, slices = set(match_ids), 0, []
     for match_id, group in groupby(table["match_id"].to_pylist()):
@@ -146,9 +146,5 @@ def _episodes(
         if match_id in wanted:
             slices.append(table.slice(first, length))
         first += length
-    rows = pa.concat_tables(slices)
-    figures = list(zip(rows["advantage"].to_pylist(), rows["ratio"].to_pylist(), strict=True))
-    start = 0
-    for episode in to_episodes(rows):
-        yield episode, figures[start : start + len(episode.turns)]
-        start += max(1, len(episode.turns))
+    # A filter would load pandas where that is installed, which takes longer than all of this.
+    yield from to_scored_episodes(pa.concat_tables(slices))

@@ -1,6 +1,6 @@
 """Episodes as an Arrow table with one row per turn, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -69,6 +69,15 @@ def to_episodes(table: pa.Table) -> list[Episode]:
     columns["logprobs"] = _arrays(table["logprobs"], np.float32)
     rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     return [_episode(list(group)) for _, group in groupby(rows, lambda row: row["match_id"])]
+
+
+def to_scored_episodes(table: pa.Table) -> Iterator[tuple[Episode, list[tuple[float | None, float | None]]]]:
+    """The episodes, each with the (advantage, ratio) of its turns; None for what was not trained on."""
+    figures = list(zip(table["advantage"].to_pylist(), table["ratio"].to_pylist(), strict=True))
+    start = 0
+    for episode in to_episodes(table):
+        yield episode, figures[start : start + len(episode.turns)]
+        start += max(1, len(episode.turns))  # an episode without turns has one row
 
 
 def _episode_fields(episode: Episode) -> tuple[Any, ...]:
