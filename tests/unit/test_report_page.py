@@ -22,7 +22,7 @@ pytestmark = needs_chromium
 HOSTILE = (
     "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
     "<svg onload=\"document.title = 'owned'\"></svg></pre><iframe src='https://example.com'></iframe>"
-    "{{ 7 * 7 }} \u202eevil\u202c \u200b\x07 &amp; &lt;b&gt; "
+    "{{ 7 * 7 }} 🂡🂡 \u202eevil\u202c \u200b\x07 &amp; &lt;b&gt; "
 )
 STEPS, PER_STEP = 6, 40
 COUNT_COLOURS = """(canvas) => {
@@ -202,6 +202,7 @@ def test_what_a_model_wrote_is_shown_and_never_run(chromium: Browser, report: Pa
         for part in ("</script><script>", "<img src=x onerror=", "<iframe", "{{ 7 * 7 }}", "&amp; &lt;b&gt;"):
             assert part in written
         assert "U+202E" in written and "\u202e" not in written and "U+0007" in written
+        assert page.locator(".seat.moves mark").inner_text() == "[check]"
         page.keyboard.press("ArrowRight")
         page.locator(".answer summary").click()
         assert len(page.locator(".answer details pre").inner_text()) > 990_000
