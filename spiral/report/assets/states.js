@@ -1,7 +1,7 @@
 // What the policy does in an information state, beside an equilibrium: now, and over the steps of the run.
 
 function percent(share) {
-  if (share < 5e-5 || share > 0.99995) return `${Math.round(100 * share)}%`;
+  if (share === 0 || share > 0.99995) return `${Math.round(100 * share)}%`;
   return share < 0.001 && share > 0 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 || share > 0.9005 ? 1 : 0)}%`;
 }
 
