@@ -125,7 +125,7 @@ async def _play_steps(directory: Path, config: Config, talks: bool, against: str
 async def _play(match_id: int, game: str, player: Improving, against: str, config: Config) -> Episode:
     labels = ("policy", against) if match_id % 2 == 0 else (against, "policy")
     match = Match(id=match_id, game=game, seed=player.rng.getrandbits(31), players=labels)
-    seats = tuple(make_player(label, game, f"{match_id}", lambda: player) for label in labels)
+    seats = tuple(make_player(label, game, f"{match_id}", lambda _: player) for label in labels)
     return await play(match, seats, illegal_retries=1, move_timeout_s=60.0, calls=GameCalls())  # type: ignore[arg-type]
 
 

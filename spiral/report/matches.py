@@ -146,5 +146,5 @@ def _episodes(
         if match_id in wanted:
             slices.append(table.slice(first, length))
         first += length
-    rows = pa.concat_tables(slices)
-    yield from to_scored_episodes(rows.combine_chunks())
+    # A filter would load pandas where that is installed, which takes longer than all of this.
+    yield from to_scored_episodes(pa.concat_tables(slices))

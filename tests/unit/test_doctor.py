@@ -324,7 +324,8 @@ def test_nodes_of_one_host_name_are_told_apart() -> None:
 
 def test_every_fault_of_a_config_is_found(tmp_path: Path) -> None:
     new = {"dir": tmp_path, "name": "new"}
-    run = config(games=[{"id": "no_game"}], learner={"loss": "no_loss"}, run=new)
+    short = {"max_model_len": 512}
+    run = config(games=[{"id": "no_game"}], learner={"loss": "no_loss"}, run=new, generators=short)
     assert [(finding.state, finding.what) for finding in check_config(run)] == [
         ("fault", "games"),
         ("fault", "plug-ins"),

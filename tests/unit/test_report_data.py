@@ -17,9 +17,6 @@ from typer.testing import CliRunner
 
 from spiral.cli.main import app
 from spiral.config import UserError, load_config
-from spiral.game import check, make
-from spiral.game.picture import Picture
-from spiral.game.views import NotReplayable, replayed
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.transcript import answer_span, visible
 from spiral.report import curves, headlines, settings, write_report
@@ -28,9 +25,7 @@ from spiral.report.pieces import Pieces
 from spiral.report.sampling import choose, spread
 from spiral.report.source import Source, read_sources
 from spiral.storage.episode_files import EpisodeFiles
-from spiral.types import Episode
-from spiral_games.kuhn_poker import KuhnPoker
-from tests.builders import episode, sampled
+from tests.fuzzing import examples
 from tests.played_run import prompter, write_played_run
 
 STEPS, PER_STEP = 5, 60
@@ -51,6 +46,7 @@ def unpacked(page: Path, name: str) -> dict[str, Any]:
 # --- which matches
 
 
+@examples(200)
 @given(st.lists(st.integers(0, 6), max_size=80), st.integers(0, 90))
 def test_every_stratum_gets_an_equal_share_or_all_it_has(strata: list[int], most: int) -> None:
     chosen = choose(strata, most)
@@ -172,60 +168,6 @@ def test_the_action_is_found_where_it_was_written(text: str, action: str | None,
 
 def test_invisible_characters_are_named() -> None:
     assert visible("a\u202eb\x1b[2J\n") == "a<U+202E>b<U+001B>[2J\n"
-
-
-# --- views
-
-
-def kuhn_match(**changes: object) -> Episode:
-    game = make("kuhn_poker", 7)
-    turns = []
-    for role, action in ((0, "bet"), (1, "fold")):
-        turns.append(sampled(role, observation=game.observe(role), text=f"[{action}]", action=action))
-        game.step(action)
-    return episode(1, turns, (0.5, -0.5), seed=7, **changes)  # type: ignore[arg-type]
-
-
-def test_a_match_is_played_again() -> None:
-    seats = replayed(kuhn_match())
-    assert [len(seats), *(one.text[-10:] for one in seats[-1])] == [3, "r 1 folds.", "r 1 folds."]
-    assert seats[0][0].picture and seats[0][0].picture != seats[0][1].picture
-
-
-def test_a_game_that_shows_something_else_is_not_played_again() -> None:
-    with pytest.raises(NotReplayable, match="shows other text now"):
-        replayed(kuhn_match(game="leduc_poker"))
-    with pytest.raises(NotReplayable, match="no_such_game"):
-        replayed(kuhn_match(game="no_such_game"))
-
-
-class Peeking(KuhnPoker):
-    """Shows both cards to both roles, in its pictures only."""
-
-    def render(self, role: int) -> Picture:
-        return (*super().render(0), *super().render(1))
-
-
-def test_the_conformance_kit_finds_a_picture_that_shows_too_much() -> None:
-    (faults,) = check([f"{__name__}:Peeking"]).values()
-    assert any("more than its information state" in fault for fault in faults)
-    assert check(["kuhn_poker", "leduc_poker", "connect_four"]) == {
-        "kuhn_poker": [],
-        "leduc_poker": [],
-        "connect_four": [],
-    }
-
-
-@pytest.mark.parametrize(
-    "game_id", ["tic_tac_toe", "connect_four", "textarena/TicTacToe-v0", "textarena/ConnectFour-v0"]
-)
-def test_boards_mark_the_last_move(game_id: str) -> None:
-    game = make(game_id, 0)
-    for number in range(4):
-        tiles = [tile for row in game.render(0) for tile in row.tiles]  # type: ignore[attr-defined]
-        assert sum(tile.owner is not None for tile in tiles) == number
-        assert [tile.owner for tile in tiles if tile.marked] == ([(number - 1) % 2] if number else [])
-        game.step((game.legal_actions() or ())[0])
 
 
 # --- figures
