@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # so that type checkers and editors see what __getattr__ prov
     from spiral.game.solve import nash_conv
     from spiral.learn.advantage import AdvantageEstimator
     from spiral.learn.loss import LossInputs
-    from spiral.monitor.sinks import Sink
+    from spiral.monitor.sink import Sink
     from spiral.rollout.prompt import Message, PromptInput
     from spiral.run import Run
     from spiral.types import Completion, Episode, EpisodeHeader, Match, Turn, TurnHeader
@@ -35,7 +35,7 @@ _HOME = {
     "spiral.game.solve": ("nash_conv",),
     "spiral.learn.advantage": ("AdvantageEstimator",),
     "spiral.learn.loss": ("LossInputs",),
-    "spiral.monitor.sinks": ("Sink",),
+    "spiral.monitor.sink": ("Sink",),
     "spiral.rollout.prompt": ("Message", "PromptInput"),
     "spiral.run": ("Run",),
     "spiral.types": ("Completion", "Episode", "EpisodeHeader", "Match", "Turn", "TurnHeader"),

@@ -36,10 +36,11 @@ def run_values(config: str, overrides: Sequence[str], seeds: str | None, restart
     if seeds is not None and not SEEDS.fullmatch(seeds):
         raise UserError(f"--seeds {seeds!r}: expected numbers and ranges, such as 0-9 or 1,2,5")
     path = Path(config)
+    group = [f"wandb.group={loaded.run.name}"] if seeds and loaded.wandb.group is None else []
     return loaded, {
         "name": f"spiral-{loaded.run.name}",
         "config": str(path.absolute()) if path.exists() else config,
-        "overrides": list(overrides),
+        "overrides": [*overrides, *group],
         "run_dir": str(loaded.run_dir.absolute()),
         "directory": str(Path.cwd()),
         "bin": str(Path(sys.executable).parent),

@@ -5,8 +5,8 @@ import shutil
 
 from spiral import models
 from spiral.config import Config, UserError
-from spiral.evaluation.evaluator import exact_games
 from spiral.game import Game, make, scripted
+from spiral.game.solve import exact_games
 from spiral.machine import num_gpus, packages_that_break_vllm
 from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin

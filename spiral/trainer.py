@@ -17,7 +17,8 @@ from rich.console import Console
 
 from spiral.cluster import Cluster, Dispatcher
 from spiral.config import Config, RunFailed, UserError, dump
-from spiral.evaluation.evaluator import evaluate_policy, exact_games
+from spiral.evaluation.evaluator import evaluate_policy
+from spiral.game.solve import exact_games
 from spiral.league.schedule import Schedule
 from spiral.learn.weights import checkpoint
 from spiral.monitor.ledger import Ledger
@@ -154,9 +155,6 @@ class Trainer:
         sync_s = time.monotonic() - start_s
         self._cluster.record(self._step)
         self._recorded_step = self._step
-        if self._recorder.wants_episodes:
-            self._cluster.finish_record()
-            self._recorder.episodes(self._step)
         return {"perf/sync_s": sync_s}
 
     def _record_row(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from spiral.cli import evaluate, games, launch, planning, report, runs, training
+from spiral.cli import evaluate, games, launch, planning, report, runs, training, wandb
 from spiral.cli.supervisor import RESUME_ME
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
@@ -26,6 +26,8 @@ app.command()(runs.replay)
 app.command()(runs.verify)
 app.command()(runs.export)
 app.command()(report.report)
+app.command()(wandb.upload)
+app.command()(wandb.workspace)
 app.command()(training.doctor)
 app.command()(planning.plan)
 app.add_typer(launch.launch, name="launch")

@@ -171,7 +171,9 @@ class MonitorConfig(Section):
     """Receivers of metrics and episodes, besides metrics.jsonl, episodes/ and the console."""
 
     sinks: tuple[str, ...] = ("wandb",)
-    """Sinks of metrics and episodes: registered names or module:attribute (docs/extending.md)."""
+    """Sinks: wandb, tensorboard, another registered name, or module:attribute (docs/extending.md)."""
+    close_timeout_s: Positive = 30.0
+    """At the end of a run, the time for sinks to take what they have not taken yet."""
     price_per_hour: NonNegative = 0.0
     """Price of all machines of the run for one hour, in any currency, for perf/cost_per_1000_games. 0: not logged."""
 
@@ -185,6 +187,18 @@ class WandbConfig(Section):
     """W&B project."""
     entity: str | None = None
     """W&B user or team."""
+    group: str | None = None
+    """Group of runs that belong together, such as the seeds of an experiment (`spiral launch --seeds` sets it)."""
+    job_type: str = "train"
+    """Kind of run, to filter by."""
+    tags: tuple[str, ...] = ()
+    """Tags, to filter by."""
+    notes: str | None = None
+    """What the run is for."""
+    workspace: bool = True
+    """Create the project's workspace for these games when an online run finds none (`spiral workspace`)."""
+    checkpoints: bool = True
+    """Log each checkpoint as an artifact that refers to its directory; no weights are uploaded."""
     transcripts: Natural = 4
     """Episodes per evaluation that are logged as a table."""
 

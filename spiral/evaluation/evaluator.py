@@ -1,6 +1,5 @@
 """Measures a policy: exact NashConv where a game can be enumerated, and paired matches against each opponent."""
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +8,7 @@ from typing import Protocol
 from spiral.config import Config
 from spiral.evaluation.arena import Score, paired_matches, paired_score
 from spiral.evaluation.exploitability import language_model_nash_conv
-from spiral.game import ExactGame, make
-from spiral.game.solve import DecisionPoint, decision_points
+from spiral.game.solve import DecisionPoint, exact_games
 from spiral.types import POLICY, Episode, EpisodeHeader, Match
 
 
@@ -72,18 +70,6 @@ class Evaluation:
         """Mean return against an opponent. Raises KeyError for a pairing that was not played, or always void."""
         key = f"eval/{game}/vs_{opponent}"
         return Score(self.metrics[f"{key}/score"], self.metrics.get(f"{key}/ci95"), int(self.metrics[f"{key}/pairs"]))
-
-
-def exact_games(config: Config) -> dict[str, tuple[DecisionPoint, ...]]:
-    """The configured games whose NashConv is computed, each with its information states."""
-    found = {}
-    if config.eval.every and config.eval.nash_conv_states:
-        for choice in config.games:
-            game = make(choice.id, 0)
-            if game.spec.exact and isinstance(game, ExactGame):
-                with contextlib.suppress(ValueError):  # too many information states
-                    found[choice.id] = decision_points(choice.id, config.eval.nash_conv_states)
-    return found
 
 
 def evaluate_policy(config: Config, play: Play, action_logprobs: ActionLogprobs) -> Evaluation:

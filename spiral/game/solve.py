@@ -3,9 +3,11 @@
 The game is wrapped as an OpenSpiel game: a chance node that picks the deal, then the game's own tree.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from spiral.config import Config
 from spiral.game.protocol import ExactGame
 from spiral.game.registry import make
 
@@ -64,6 +66,16 @@ def decision_points(game_id: str, at_most: int | None = None) -> tuple[DecisionP
     for _, game in deals:
         walk(game)
     return tuple(found.values())
+
+
+def exact_games(config: Config) -> dict[str, tuple[DecisionPoint, ...]]:
+    """The configured games whose NashConv is computed, each with its information states."""
+    found = {}
+    if config.eval.every and config.eval.nash_conv_states:
+        for choice in config.games:
+            with contextlib.suppress(ValueError):  # it cannot be enumerated, or has too many information states
+                found[choice.id] = decision_points(choice.id, config.eval.nash_conv_states)
+    return found
 
 
 def nash_conv(game_id: str, policy: Policy) -> float:

@@ -9,6 +9,8 @@ from spiral.config import UserError
 from spiral.storage.atomic import atomic_file
 
 Row = Mapping[str, float]
+EVALUATIONS = "evaluations"
+"""Folder of a run directory with a few episodes of each evaluation, in files like those of `episodes/`."""
 
 
 class MetricsFile:

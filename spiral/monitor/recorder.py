@@ -8,8 +8,10 @@ from typing import Any, Self
 from rich.console import Console
 
 from spiral.config import Config
+from spiral.monitor.best import Best
 from spiral.monitor.console import Dashboard, summary
-from spiral.monitor.files import MetricsFile
+from spiral.monitor.environment import write_environment
+from spiral.monitor.files import EVALUATIONS, MetricsFile
 from spiral.monitor.outcome import OutcomeFile
 from spiral.monitor.plot import plot
 from spiral.monitor.sinks import Sinks
@@ -19,7 +21,7 @@ from spiral.types import Episode
 
 
 class Recorder:
-    """Passes rows and episodes on. A context manager: leaving it closes the sinks and the live table.
+    """Records rows, and passes them on. A context manager: leaving it closes the sinks and the live table.
 
     What the run directory holds of steps after `first_step` is dropped: a resumed run plays those steps again.
     `sink_states` is what `sink_states()` returned for the checkpoint that the run continues from.
@@ -36,16 +38,20 @@ class Recorder:
         self._config = config
         self._console = console
         self._metrics = MetricsFile(config.run_dir)
-        self._episodes = EpisodeFiles(config.run_dir)
+        self._evaluations = EpisodeFiles(config.run_dir, EVALUATIONS)
         # Before the first step only the evaluation at step 0 is recorded, and it is repeated.
-        self._metrics.truncate(first_step if first_step > 0 else -1)
-        self._episodes.truncate(first_step)
+        last_recorded = first_step if first_step > 0 else -1
+        self._metrics.truncate(last_recorded)
+        self._evaluations.truncate(last_recorded)
+        EpisodeFiles(config.run_dir).truncate(first_step)
+        write_environment(config.run_dir)
+        self._best = Best(self._metrics.read())
         self._dashboard = Dashboard(config, exact_games, first_step, console)
         self._watchdog = Watchdog(config.alarms)
         self._outcome = OutcomeFile(config.run_dir)
         self._outcome.clear()
         self._step = first_step
-        self._sinks = Sinks(config, first_step, sink_states, self.say)
+        self._sinks = Sinks(config, sink_states, self.say)
 
     def sink_states(self) -> dict[str, Any]:
         """The state of the sinks, for a checkpoint."""
@@ -59,27 +65,22 @@ class Recorder:
         """Print a line on the console that stays."""
         self._dashboard.say(text)
 
-    @property
-    def wants_episodes(self) -> bool:
-        """Whether a sink takes the episodes of each step."""
-        return self._sinks.want_episodes
-
-    def episodes(self, step: int) -> None:
-        """Pass the episodes that `step` trained on, which are in the run directory by now, to the sinks."""
-        self._sinks.episodes(step, self._episodes.read(step))
-
     def has_row(self, step: int) -> bool:
         """Whether the row of `step` has been recorded."""
         return any(row["step"] == step for row in self._metrics.read())
 
     def row(self, row: dict[str, float], transcripts: Sequence[Episode] = ()) -> None:
         """Record the metrics of a step; `transcripts` are episodes worth reading."""
+        if transcripts:
+            self._evaluations.write(int(row["step"]), transcripts)
+        row |= self._best.update(row)
         self._metrics.append(row)
         self._step = int(row["step"])
         self._dashboard.row(row)
         for warning in self._watchdog.look(row):
             self._dashboard.say(warning)
-        self._sinks.row(row, transcripts)
+            self._sinks.alarm(int(row["step"]), warning)
+        self._sinks.wake()
 
     def conclude(self) -> None:
         """Print the before-and-after summary, draw the plot, and say where the run is."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class EpisodeFiles:
     """episodes/step_000012.parquet: every episode that the step trained on, in match-id order."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._dir = run_dir / "episodes"
+    def __init__(self, run_dir: Path, folder: str = "episodes") -> None:
+        self._dir = run_dir / folder
 
     def write(
         self,

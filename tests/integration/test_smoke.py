@@ -118,11 +118,19 @@ def test_checkpoint_is_a_model_that_transformers_loads(smoke_run: SmokeRun) -> N
 
 def test_the_run_leaves_config_plot_logs_and_an_offline_wandb_run(smoke_run: SmokeRun) -> None:
     run_dir, done = smoke_run
-    assert {"config.yaml", "metrics.jsonl", "plot.png", "logs", "episodes", "checkpoints", "wandb"} <= {
-        path.name for path in run_dir.iterdir()
-    }
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "plot.png",
+        "logs",
+        "episodes",
+        "checkpoints",
+        "wandb",
+        "evaluations",
+        "environment.json",
+    } <= {path.name for path in run_dir.iterdir()}
     assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
-    assert "wandb sync" in done.stdout
+    assert "spiral upload" in done.stdout
     assert "before and after" in done.stdout
     assert "Traceback" not in done.stderr
 

@@ -58,6 +58,8 @@ def spiral(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("train config.yaml run.dir=config.yaml run.name=new", "config.yaml"),
         ("resume runs/none", "runs/none is not a run directory: it holds no config.yaml"),
         ("replay runs/existing", "runs/existing holds no episodes"),
+        ("upload runs/existing", "runs/existing is not a run directory: it holds no config.yaml"),
+        ("workspace missing.yaml", "config missing.yaml: No such file or directory"),
         ("replay runs/none", "runs/none holds no episodes"),
         ("verify runs/existing", "runs/existing is not a run directory: it holds no config.yaml"),
         ("verify runs/none", "runs/none is not a run directory: it holds no config.yaml"),

@@ -9,7 +9,7 @@ run_dir=/shared/work/runs/quickstart-seed"$seed"
 if [ -e "$run_dir/config.yaml" ]; then
   command=(resume "$run_dir")
 else
-  command=(train quickstart run.dir="$(dirname "$run_dir")" run.name="$(basename "$run_dir")" seed="$seed")
+  command=(train quickstart wandb.group=quickstart run.dir="$(dirname "$run_dir")" run.name="$(basename "$run_dir")" seed="$seed")
 fi
 "$bin/spiral" "${command[@]}" --restart=10
 done

@@ -1,0 +1,159 @@
+"""What the dashboard shows: sections of panels, as data, from a config.
+
+A panel names its metrics, or has a pattern where their names are not known beforehand. Ids of games hold slashes, so
+`.+` stands for one.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spiral.config import Config
+from spiral.game.solve import exact_games
+
+TRANSCRIPTS = "transcripts"
+LEFT_OUT = (
+    ("step", "the x axis of every panel"),
+    ("policy_version", "the step again"),
+    ("eval/.+/(pairs|ci95)", "bounds of a score are drawn from ci95; pairs is a setting"),
+)
+"""(pattern, reason) of metrics that no panel names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Lines over steps, or with `is_table` a table; `expressions` are further lines, made of metrics as `${name}`."""
+
+    title: str
+    metrics: tuple[str, ...] = ()
+    pattern: str | None = None
+    expressions: tuple[str, ...] = ()
+    is_log: bool = False
+    is_stacked: bool = False
+    is_table: bool = False
+
+    def shows(self, key: str) -> bool:
+        """Whether a metric is on this panel."""
+        return key in self.metrics or (self.pattern is not None and re.search(self.pattern, key) is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelSection:
+    """A named group of panels; an open one is unfolded."""
+
+    name: str
+    panels: tuple[Panel, ...]
+    is_open: bool = False
+
+
+def sections(config: Config) -> list[PanelSection]:
+    """The dashboard of runs with this config."""
+    games = [choice.id for choice in config.games]
+    found = [
+        PanelSection(name="Strength", panels=_strength(config, games), is_open=True),
+        PanelSection(name="Self-play health", panels=_health(config, games), is_open=True),
+        PanelSection(name="Learner", panels=_learner()),
+        PanelSection(name="Engines", panels=_engines()),
+        PanelSection(name="Data and time", panels=_data(config)),
+        PanelSection(name="Matches", panels=_matches(config)),
+    ]
+    return [section for section in found if section.panels]
+
+
+def outline(config: Config) -> str:
+    """The dashboard as text: each section, its panels, and the metrics or the pattern of each."""
+    lines = []
+    for section in sections(config):
+        lines.append(section.name)
+        for panel in section.panels:
+            lines.append(f"  {panel.title}: {panel.pattern or ', '.join(panel.metrics)}")
+    return "\n".join(lines)
+
+
+def _strength(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
+    if not config.eval.every:
+        return ()
+    panels = []
+    if nash_convs := tuple(f"eval/{game}/nash_conv" for game in exact_games(config)):
+        panels.append(Panel(title="NashConv (0: equilibrium)", metrics=nash_convs))
+        panels.append(Panel(title="Best NashConv so far", pattern="^best/.+/nash_conv$"))
+        panels.append(Panel(title="Probability of illegal text", pattern="^eval/.+/illegal_mass$"))
+    pairings = [(game, opponent) for game in games for opponent in config.eval.opponents]
+    for game, opponent in pairings:
+        score, ci95 = (f"${{eval/{game}/vs_{opponent}/{name}}}" for name in ("score", "ci95"))
+        panels.append(
+            Panel(
+                title=f"{game}: score against {opponent}, with its 95% interval",
+                metrics=(f"eval/{game}/vs_{opponent}/score",),
+                expressions=(f"{score} - {ci95}", f"{score} + {ci95}"),
+            )
+        )
+    if pairings:
+        panels.append(Panel(title="Best scores so far", pattern="^best/.+/score$"))
+        panels.append(Panel(title="Evaluation: illegal turns, forfeits", pattern="^eval/.*(illegal|forfeit)_rate$"))
+        panels.append(Panel(title="Evaluation: void matches", pattern="^eval/.+/void$"))
+    return tuple(panels)
+
+
+def _health(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
+    panels = []
+    for game in games:
+        names = ["return_mean", *(["baseline"] if config.learner.advantage == "rae" else [])]
+        metrics = tuple(f"game/{game}/role{role}/{name}" for role in (0, 1) for name in names)
+        panels.append(Panel(title=f"{game}: returns and baselines by role", metrics=metrics))
+    panels += [
+        Panel(title="Draws by game", pattern="^game/.+/draw_rate$"),
+        Panel(
+            title="Illegal turns, forfeits, undecided matches",
+            metrics=("rollout/illegal_rate", "rollout/forfeit_rate", "rollout/turn_cap_rate"),
+        ),
+        Panel(title="Entropy, in nats per token", metrics=("train/entropy",)),
+        Panel(title="KL to the reference, in nats per turn", metrics=("train/kl",)),
+        Panel(title="Importance ratios", pattern="^train/rho_"),
+        Panel(title="Turns per match", metrics=("rollout/turns_mean",)),
+        Panel(title="Tokens per completion", metrics=("rollout/completion_tokens_mean",)),
+        Panel(title="Matches without room in the context", metrics=("rollout/context_cap",)),
+    ]
+    return tuple(panels)
+
+
+def _learner() -> tuple[Panel, ...]:
+    return (
+        Panel(title="Loss", metrics=("train/loss",)),
+        Panel(title="Norm of the gradient", pattern="^train/grad_", is_log=True),
+        Panel(title="Learning rate", metrics=("train/learning_rate",)),
+        Panel(title="Learner minus sampler, largest logprob", metrics=("train/logprob_diff_max",), is_log=True),
+        Panel(title="Samples and tokens of a step", metrics=("train/num_samples", "train/num_tokens"), is_log=True),
+    )
+
+
+def _engines() -> tuple[Panel, ...]:
+    return (
+        Panel(title="Busy share: engines, learner", metrics=("perf/generator_busy", "perf/learner_busy")),
+        Panel(title="Busy share by engine", pattern="^engine/.+/busy$"),
+        Panel(title="Generated tokens per second by engine", pattern="^engine/.+/tokens_per_s$"),
+        Panel(title="Use of the KV cache", pattern="^engine/.+/kv_use$"),
+        Panel(title="Prompt tokens found in the prefix cache", pattern="^engine/.+/prefix_hit_rate$"),
+        Panel(title="Sequences: mean, now, waiting", pattern="^engine/.+/(running|running_mean|waiting)$"),
+        Panel(title="Preemptions", pattern="^engine/.+/preemptions$"),
+        Panel(title="Sequences in all engines", metrics=("perf/sequences_running",)),
+        Panel(title="Engines, and replaced ones", metrics=("perf/generators", "faults/generator_restarts")),
+    )
+
+
+def _data(config: Config) -> tuple[Panel, ...]:
+    parts = ("perf/rollout_s", "perf/learn_s", "perf/sync_s", *(["perf/eval_s"] if config.eval.every else []))
+    return (
+        Panel(title="Time of a step, in seconds", metrics=parts, is_stacked=True),
+        Panel(title="Step, and wait for fresh weights, in seconds", metrics=("perf/step_s", "perf/stale_wait_s")),
+        Panel(title="Games per hour", metrics=("perf/games_per_hour",)),
+        Panel(title="Tokens per second", metrics=("perf/generated_tokens_per_s", "perf/trained_tokens_per_s")),
+        Panel(title="Staleness, in policy versions", metrics=("rollout/staleness_mean",)),
+        Panel(title="Void and dropped matches", metrics=("rollout/void", "rollout/dropped_stale")),
+        Panel(title="Episodes and completions of a step", metrics=("rollout/episodes", "rollout/completions")),
+    )
+
+
+def _matches(config: Config) -> tuple[Panel, ...]:
+    is_shown = config.eval.every and config.eval.opponents and config.wandb.transcripts
+    return (Panel(title="Matches of the evaluations", metrics=(TRANSCRIPTS,), is_table=True),) if is_shown else ()
