@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from spiral.config import Config
 from spiral.game.solve import exact_games
+from spiral.monitor.time_budget import STAGES
 
 TRANSCRIPTS = "transcripts"
 LEFT_OUT = (
     ("step", "the x axis of every panel"),
     ("policy_version", "the step again"),
-    ("eval/.+/(pairs|ci95)", "bounds of a score are drawn from ci95; pairs is a setting"),
+    ("(eval|game)/.+/(pairs|episodes|ci95|return_ci95)", "bounds of scores and returns; numbers of matches"),
 )
 """(pattern, reason) of metrics that no panel names."""
 
@@ -51,7 +52,7 @@ def sections(config: Config) -> list[PanelSection]:
     games = [choice.id for choice in config.games]
     found = [
         PanelSection(name="Strength", panels=_strength(config, games), is_open=True),
-        PanelSection(name="Self-play health", panels=_health(config, games), is_open=True),
+        PanelSection(name="Self-play health", panels=_health(games), is_open=True),
         PanelSection(name="Learner", panels=_learner()),
         PanelSection(name="Engines", panels=_engines()),
         PanelSection(name="Data and time", panels=_data(config)),
@@ -95,23 +96,27 @@ def _strength(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-def _health(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
+def _health(games: Sequence[str]) -> tuple[Panel, ...]:
     panels = []
     for game in games:
-        names = ["return_mean", *(["baseline"] if config.learner.advantage == "rae" else [])]
-        metrics = tuple(f"game/{game}/role{role}/{name}" for role in (0, 1) for name in names)
-        panels.append(Panel(title=f"{game}: returns and baselines by role", metrics=metrics))
+        own = f"^game/{re.escape(game)}/(role[01]/(return_mean|baseline)|vs_.+/return_mean)$"
+        panels.append(Panel(title=f"{game}: returns by role, against others; baselines", pattern=own))
     panels += [
-        Panel(title="Draws by game", pattern="^game/.+/draw_rate$"),
+        Panel(
+            title="Returns where the rules decided, by forfeit", pattern="^game/.+/role[01]/return_(finished|forfeit)$"
+        ),
+        Panel(title="How matches ended, by game", pattern="^game/.+/(finished|forfeit|turn_cap|draw|illegal)_rate$"),
         Panel(
             title="Illegal turns, forfeits, undecided matches",
             metrics=("rollout/illegal_rate", "rollout/forfeit_rate", "rollout/turn_cap_rate"),
         ),
-        Panel(title="Entropy, in nats per token", metrics=("train/entropy",)),
-        Panel(title="KL to the reference, in nats per turn", metrics=("train/kl",)),
+        Panel(title="Entropy, in nats per token", pattern="^(train|game/.+)/entropy$"),
+        Panel(title="KL to the reference, in nats per turn", pattern="^(train|game/.+)/kl$"),
+        Panel(title="Openings and answers that differ", pattern="^game/.+/(distinct_|top_opening)"),
         Panel(title="Importance ratios", pattern="^train/rho_"),
-        Panel(title="Turns per match", metrics=("rollout/turns_mean",)),
-        Panel(title="Tokens per completion", metrics=("rollout/completion_tokens_mean",)),
+        Panel(title="Advantages", pattern="^train/advantage_"),
+        Panel(title="Turns per match", pattern="^(rollout/turns_mean|game/.+/turns_p[0-9]+)$"),
+        Panel(title="Tokens per turn", pattern="^(rollout/completion_tokens_mean|game/.+/turn_tokens_p[0-9]+)$"),
         Panel(title="Matches without room in the context", metrics=("rollout/context_cap",)),
     ]
     return tuple(panels)
@@ -120,10 +125,10 @@ def _health(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
 def _learner() -> tuple[Panel, ...]:
     return (
         Panel(title="Loss", metrics=("train/loss",)),
-        Panel(title="Norm of the gradient", pattern="^train/grad_", is_log=True),
+        Panel(title="Norm and noise of the gradient", pattern="^train/grad_", is_log=True),
         Panel(title="Learning rate", metrics=("train/learning_rate",)),
         Panel(title="Learner minus sampler, largest logprob", metrics=("train/logprob_diff_max",), is_log=True),
-        Panel(title="Samples and tokens of a step", metrics=("train/num_samples", "train/num_tokens"), is_log=True),
+        Panel(title="Samples and tokens of a step", pattern="^train/(num_samples|num_tokens|prompts)$", is_log=True),
     )
 
 
@@ -142,9 +147,12 @@ def _engines() -> tuple[Panel, ...]:
 
 
 def _data(config: Config) -> tuple[Panel, ...]:
-    parts = ("perf/rollout_s", "perf/learn_s", "perf/sync_s", *(["perf/eval_s"] if config.eval.every else []))
+    stages = tuple(f"perf/{stage}_s" for stage in STAGES)
+    evaluation = ("perf/eval_s",) if config.eval.every else ()
+    cost = (Panel(title="Cost of 1,000 games", metrics=("perf/cost_per_1000_games",)),)
     return (
-        Panel(title="Time of a step, in seconds", metrics=parts, is_stacked=True),
+        *(cost if config.monitor.price_per_hour else ()),
+        Panel(title="Time of a step and an evaluation, in s", metrics=(*stages, *evaluation), is_stacked=True),
         Panel(title="Step, and wait for fresh weights, in seconds", metrics=("perf/step_s", "perf/stale_wait_s")),
         Panel(title="Games per hour", metrics=("perf/games_per_hour",)),
         Panel(title="Tokens per second", metrics=("perf/generated_tokens_per_s", "perf/trained_tokens_per_s")),
