@@ -112,50 +112,36 @@ class GameTree:
     def best_response(self, policy: Floats, role: int) -> BestResponse:
         """A best response of `role` to `policy`; of actions that are equally good it takes the first.
 
-        Raises ValueError if nodes of one information state are at different depths.
+        The action may depend on the depth as well as on the information state: with perfect recall that is no
+        difference, and a position of a game without hidden information has the same best actions at every depth.
         """
         _, others = self.reaches(policy, role)
-        mine = self.role_of_info == role
+        weights: list[Floats] = []  # per level, from the deepest: the probability that each node is chosen
         chosen: Integers = self.first_slot.copy()
-        decided = ~mine
         values: Floats = np.zeros(len(self.levels[-1].slot))
         for depth in range(len(self.levels) - 1, -1, -1):
             level = self.levels[depth]
             values = values + (level.payoff if role == 0 else -level.payoff)
             own = level.role == role
             infos = np.unique(self.info_of_slot[level.slot[own]])
-            if decided[infos].any():
-                raise ValueError("an information state has nodes at different depths")
-            decided[infos] = True
             gains = np.full(self.num_slots, -np.inf)
-            here = np.unique(level.slot[own])
-            gains[here] = 0.0
+            gains[level.slot[own]] = 0.0
             np.add.at(gains, level.slot[own], others[depth][level.parent[own]] * values[own])
             best = np.maximum.reduceat(gains, self.first_slot)
-            is_best = gains == best[self.info_of_slot]
-            first_best = np.flatnonzero(is_best)[np.unique(self.info_of_slot[is_best], return_index=True)[1]]
-            chosen[infos] = first_best[infos]
-            weight = np.where(own, chosen[self.info_of_slot[level.slot]] == level.slot, policy[level.slot])
-            values = sums(level.parent, weight * values, len(others[depth]))
-        responding = policy.copy()
-        responding[mine[self.info_of_slot]] = 0.0
-        responding[chosen[mine]] = 1.0
-        reached = self._reached(responding)
-        keys = [(number, key) for number, key in enumerate(self.infos) if key[0] == role]
+            is_best = np.flatnonzero(gains == best[self.info_of_slot])
+            chosen[infos] = is_best[np.unique(self.info_of_slot[is_best], return_index=True)[1]][infos]
+            weights.append(np.where(own, chosen[self.info_of_slot[level.slot]] == level.slot, policy[level.slot]))
+            values = sums(level.parent, weights[-1] * values, len(others[depth]))
+        reach, reached = self.chance, np.zeros(len(self.infos))
+        for level, weight in zip(self.levels, reversed(weights), strict=True):
+            reach = reach[level.parent] * weight
+            np.add.at(reached, self.info_of_slot[level.slot], reach)
+        numbered = [(number, info) for number, (owner, info) in enumerate(self.infos) if owner == role]
         return BestResponse(
             value=float((self.chance * values).sum()),
-            actions={info: int(chosen[number] - self.first_slot[number]) for number, (_, info) in keys},
-            reach={info: float(reached[number]) for number, (_, info) in keys},
+            actions={info: int(chosen[number] - self.first_slot[number]) for number, info in numbered},
+            reach={info: float(reached[number]) for number, info in numbered},
         )
-
-    def _reached(self, policy: Floats) -> Floats:
-        """The probability of each information state if both roles play `policy`."""
-        reach, reached = self.chance, np.zeros(len(self.infos))
-        for level in self.levels:
-            below = reach[level.parent] * policy[level.slot]
-            np.add.at(reached, self.info_of_slot[level.slot], below)
-            reach = below
-        return reached
 
 
 def sums(index: Integers, values: Floats, size: int) -> Floats:
