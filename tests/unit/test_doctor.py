@@ -329,6 +329,7 @@ def test_every_fault_of_a_config_is_found(tmp_path: Path) -> None:
     assert [(finding.state, finding.what) for finding in check_config(run)] == [
         ("fault", "games"),
         ("fault", "plug-ins"),
+        ("ok", "answers and context"),
     ]
     too_long = config(run=new, generators={"max_model_len": 9999})
     assert [finding.state for finding in check_config(too_long)] == ["ok", "ok", "fault"]
