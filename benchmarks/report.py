@@ -88,10 +88,13 @@ def _take_screenshots(page: Path, directory: Path) -> None:
             tab.wait_for_timeout(500)
             suffix = ("" if width == 1280 else f"-{width}") + ("" if scheme == "light" else "-dark")
             tab.screenshot(path=directory / f"report-summary{suffix}.png")
-            tab.select_option("#filters [name=end]", index=1)
+            tab.select_option("#filters [name=game]", index=1)
+            tab.select_option("#filters [name=end]", "finished")
             tab.select_option("#filters [name=sort]", value="newest")
             tab.locator("#list button").first.click()
             tab.locator(".steps button").nth(1).click()
+            for folded in tab.locator(".seat .history").all():
+                folded.locator("xpath=..").locator("summary").click()
             tab.evaluate("document.getElementById('viewer').scrollIntoView()")
             tab.wait_for_timeout(300)
             if width < 900:

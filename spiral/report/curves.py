@@ -14,7 +14,8 @@ MAX_POINTS = 2000  # rows of a run that are drawn; all with an evaluation are
 # Section -> what its keys match. The first that matches has the key; sections are in the order of the page.
 SECTIONS = {
     "Strength": r"eval/.*/(nash_conv|score)$|eval/.*(elo|rating)",
-    "Self-play": r"game/.*/(return_mean|baseline|draw_rate)$|rollout/.*(rate|mean)$|train/(entropy|kl)$",
+    "Self-play": r"game/.*/(return_mean|baseline|entropy|kl|distinct_\w+|\w+_rate)$"
+    r"|rollout/.*(rate|turns_mean|tokens_mean)$|train/(entropy|kl)$",
     "Learner": r"train/",
     "Time": r"perf/",
     "Engines": r"engine/",
@@ -26,6 +27,7 @@ SECTIONS = {
 OPEN = ("Strength", "Self-play", "Time")  # the others are folded at first
 BUDGET = ("perf/rollout_s", "perf/learn_s", "perf/sync_s")  # parts of perf/step_s
 NOT_DRAWN = frozenset({"step"})
+VALUES = ("score", "mean")  # .../score has the interval .../ci95, and ..._mean has ..._ci95
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class Chart:
 
 
 def sections(runs: Sequence[Source]) -> dict[str, list[Chart]]:
-    """The charts of each section that has any. Keys that differ only by role or by engine share a chart."""
+    """The charts of each section that has any. Keys of both roles, of all engines, and quantiles share a chart."""
     keys = {key for run in runs for row in run.rows for key in row} - NOT_DRAWN
     found: dict[str, dict[str, Chart]] = {name: {} for name in SECTIONS}
     if any(part in keys for part in BUDGET):
@@ -55,14 +57,15 @@ def sections(runs: Sequence[Source]) -> dict[str, list[Chart]]:
             kind="stack",
         )
     for key in sorted(keys, key=lambda key: (not key.endswith("/nash_conv"), _natural(key))):
-        if key.endswith("/ci95") and f"{key[:-4]}score" in keys:
+        if key.endswith("ci95") and any(key.removesuffix("ci95") + value in keys for value in VALUES):
             continue
         section = next(name for name, pattern in SECTIONS.items() if re.match(pattern, key))
         shared, label = _shared(key)
         chart = found[section].setdefault(shared, Chart(title=_title(shared), lines=[]))
         chart.lines.append((key, label))
-        if key.endswith("/score"):
-            chart.margin[key] = f"{key[:-5]}ci95"
+        for margin in (key.removesuffix(value) + "ci95" for value in VALUES if key.endswith(value)):
+            if margin in keys:
+                chart.margin[key] = margin
     return {name: list(charts.values()) for name, charts in found.items() if charts}
 
 
@@ -75,7 +78,7 @@ def series(run: Source) -> dict[str, Any]:
     keys = sorted({key for row in drawn for key in row})
     columns: dict[str, list[float | None]] = {key: [finite(row.get(key)) for row in drawn] for key in keys}
     columns["hours"] = _hours(rows, sorted(kept))
-    if "perf/step_s" in columns:
+    if "perf/step_s" in columns and "perf/other_s" not in columns:
         columns["perf/other_s"] = [_other(row) for row in drawn]
     return {"columns": columns, "thinned": len(rows) - len(drawn)}
 
@@ -103,6 +106,12 @@ def _other(row: Row) -> float | None:
 
 def _shared(key: str) -> tuple[str, str]:
     """(what the keys of one chart have in common, the label of this one)."""
+    if quantile := re.search(r"_p(\d+)$", key):
+        shared, label = _shared(key.removesuffix(quantile.group()))
+        part = "median" if quantile[1] == "50" else f"{quantile[1]}%"
+        return f"{shared}_quantiles", f"{label}, {part}" if label else part
+    if end := re.search(r"^(game/.+)/(finished|forfeit|turn_cap|draw)_rate$", key):
+        return f"{end[1]}/how_matches_end", end[2].replace("_", " ")
     if role := re.search(r"/role([01])/", key):
         return key.replace(role.group(), "/role/"), f"player {role[1]}"
     if engine := re.match(r"engine/(.+)/([^/]+)$", key):

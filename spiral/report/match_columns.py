@@ -3,9 +3,12 @@
 One list per column, one entry per match, turn or token; turns of a match, and tokens of a turn, follow one another.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from spiral.game.picture import Picture
 from spiral.game.views import Seats, View
@@ -90,7 +93,8 @@ class MatchColumns:
         self, turn: Turn, views: Seats, figure: tuple[float | None, float | None], state: int, pieces: Pieces | None
     ) -> None:
         text, done = self.texts.number, turn.completion
-        start, end = answer_span(turn.text, turn.action) or (NONE, NONE)
+        span = answer_span(turn.text, turn.action)
+        start, end = (_utf16_length(turn.text[:place]) for place in span) if span else (NONE, NONE)
         cut = pieces.cut(done.token_ids, turn.text) if pieces and done else None
         row = (turn.role, int(turn.legal), text(turn.error), text(turn.text), text(turn.action), start, end,
                *self._views(views), text(done.finish_reason if done else None), done.min_version if done else NONE,
@@ -99,7 +103,7 @@ class MatchColumns:
         _append(self._turns, row)
         if done and cut:
             self._tokens["piece"] += map(text, cut)
-            self._tokens["logprob"] += (done.logprobs * -1000).round().astype(int).tolist()
+            self._tokens["logprob"] += np.nan_to_num(done.logprobs * -1000, posinf=1e6).round().astype(int).tolist()
 
     def _views(self, seats: Seats) -> tuple[int, int, int, int]:
         """The numbers of two texts and of two pictures."""
@@ -131,7 +135,12 @@ def _append(columns: dict[str, list[Any]], row: Sequence[Any]) -> None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def _utf16_length(text: str) -> int:
+    """The length of `text` in JavaScript."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "replace")) // 2
 
 
 def _drawn(picture: Picture) -> list[Any]:

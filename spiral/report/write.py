@@ -21,8 +21,20 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent / "assets"
 # The page's script, in this order: each file uses names of the ones before it.
-SCRIPTS = ("uplot/uPlot.iife.min.js", "data.js", "dom.js", "charts.js", "pictures.js", "answers.js", "seats.js",
-           "filters.js", "matches.js", "main.js")  # fmt: skip
+SCRIPTS = (
+    "uplot/uPlot.iife.min.js",
+    "data.js",
+    "dom.js",
+    "drawing.js",
+    "charts.js",
+    "pictures.js",
+    "answers.js",
+    "states.js",
+    "seats.js",
+    "filters.js",
+    "matches.js",
+    "main.js",
+)
 STYLES = ("uplot/uPlot.min.css", "report.css")
 
 
@@ -50,10 +62,10 @@ def write_report(run_dirs: Sequence[Path], path: Path, most_matches: int = 2000)
         builder.add(selection, MAX_CHARS // len(runs))
     page = _render(runs, selections, builder)
     with atomic_file(path) as aside:
-        aside.write_text(page, "utf-8")
+        aside.write_text(page, "utf-8", "replace")
     return Written(
         path=path,
-        size=len(page.encode()),
+        size=path.stat().st_size,
         num_matches=builder.num_shown.total(),
         num_played=sum(selection.num_played for selection in selections),
         problems=tuple(f"{count} matches {what}" for what, count in builder.problems.most_common(5)),

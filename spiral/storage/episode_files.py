@@ -65,13 +65,14 @@ class EpisodeFiles:
         """The episodes of one step, in match-id order. Raises UserError if its file is damaged or missing."""
         from spiral.storage.episode_table import to_episodes
 
-        with _damage_named(self.path(step)):
+        with damage_named(self.path(step)):
             return to_episodes(_read(self.path(step)))
 
     def table(self, step: int, columns: list[str] | None = None) -> "pa.Table":
         """The table of one step, or some of its columns. Raises UserError if its file is damaged or missing."""
-        with _damage_named(self.path(step)):
-            return _read(self.path(step), columns)
+        with damage_named(self.path(step)):
+            table = _read(self.path(step), columns)
+            return table if columns is None else table.select(columns)
 
     def match_ids(self, step: int) -> list[int]:
         """The match ids of one step, in order. Raises UserError if its file is damaged or missing."""
@@ -104,7 +105,7 @@ def _read(path: Path, columns: list[str] | None = None) -> "pa.Table":
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Raise whatever a damaged file leads to as a UserError of one line."""
     import pyarrow as pa
 

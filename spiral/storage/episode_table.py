@@ -135,7 +135,7 @@ def _arrays(column: pa.ChunkedArray, dtype: type[np.int32 | np.float32]) -> list
     """The lists of a column as read-only views of it."""
     found: list[NDArray[Any] | None] = []
     for chunk in column.chunks:
-        values = chunk.values.to_numpy()
+        values = np.from_dlpack(chunk.values)  # to_numpy() would load pandas where that is installed
         if values.dtype != dtype:
             raise ValueError(f"a column of lists holds {values.dtype}, expected {np.dtype(dtype)}")
         bounds, valid = chunk.offsets.to_pylist(), chunk.is_valid().to_pylist()

@@ -12,24 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from spiral.cli.main import app
-from spiral.config import UserError
-from spiral.game import check, make
-from spiral.game.picture import Picture
-from spiral.game.views import NotReplayable, replayed
+from spiral.config import UserError, load_config
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.transcript import answer_span, visible
 from spiral.report import curves, headlines, settings, write_report
 from spiral.report.equilibrium import states
 from spiral.report.pieces import Pieces
 from spiral.report.sampling import choose, spread
-from spiral.report.source import read_sources
+from spiral.report.source import Source, read_sources
 from spiral.storage.episode_files import EpisodeFiles
-from spiral.types import Episode
-from spiral_games.kuhn_poker import KuhnPoker
-from tests.builders import episode, sampled
+from tests.fuzzing import examples
 from tests.played_run import prompter, write_played_run
 
 STEPS, PER_STEP = 5, 60
@@ -50,6 +46,7 @@ def unpacked(page: Path, name: str) -> dict[str, Any]:
 # --- which matches
 
 
+@examples(200)
 @given(st.lists(st.integers(0, 6), max_size=80), st.integers(0, 90))
 def test_every_stratum_gets_an_equal_share_or_all_it_has(strata: list[int], most: int) -> None:
     chosen = choose(strata, most)
@@ -173,60 +170,6 @@ def test_invisible_characters_are_named() -> None:
     assert visible("a\u202eb\x1b[2J\n") == "a<U+202E>b<U+001B>[2J\n"
 
 
-# --- views
-
-
-def kuhn_match(**changes: object) -> Episode:
-    game = make("kuhn_poker", 7)
-    turns = []
-    for role, action in ((0, "bet"), (1, "fold")):
-        turns.append(sampled(role, observation=game.observe(role), text=f"[{action}]", action=action))
-        game.step(action)
-    return episode(1, turns, (0.5, -0.5), seed=7, **changes)  # type: ignore[arg-type]
-
-
-def test_a_match_is_played_again() -> None:
-    seats = replayed(kuhn_match())
-    assert [len(seats), *(one.text[-10:] for one in seats[-1])] == [3, "r 1 folds.", "r 1 folds."]
-    assert seats[0][0].picture and seats[0][0].picture != seats[0][1].picture
-
-
-def test_a_game_that_shows_something_else_is_not_played_again() -> None:
-    with pytest.raises(NotReplayable, match="shows other text now"):
-        replayed(kuhn_match(game="leduc_poker"))
-    with pytest.raises(NotReplayable, match="no_such_game"):
-        replayed(kuhn_match(game="no_such_game"))
-
-
-class Peeking(KuhnPoker):
-    """Shows both cards to both roles, in its pictures only."""
-
-    def render(self, role: int) -> Picture:
-        return (*super().render(0), *super().render(1))
-
-
-def test_the_conformance_kit_finds_a_picture_that_shows_too_much() -> None:
-    (faults,) = check([f"{__name__}:Peeking"]).values()
-    assert any("more than its information state" in fault for fault in faults)
-    assert check(["kuhn_poker", "leduc_poker", "connect_four"]) == {
-        "kuhn_poker": [],
-        "leduc_poker": [],
-        "connect_four": [],
-    }
-
-
-@pytest.mark.parametrize(
-    "game_id", ["tic_tac_toe", "connect_four", "textarena/TicTacToe-v0", "textarena/ConnectFour-v0"]
-)
-def test_boards_mark_the_last_move(game_id: str) -> None:
-    game = make(game_id, 0)
-    for number in range(4):
-        tiles = [tile for row in game.render(0) for tile in row.tiles]  # type: ignore[attr-defined]
-        assert sum(tile.owner is not None for tile in tiles) == number
-        assert [tile.owner for tile in tiles if tile.marked] == ([(number - 1) % 2] if number else [])
-        game.step((game.legal_actions() or ())[0])
-
-
 # --- figures
 
 
@@ -239,6 +182,21 @@ def test_every_metric_is_on_a_chart(run_dir: Path) -> None:
     assert next(iter(curves.sections(runs))) == "Strength"
     (engine,) = (chart for chart in curves.sections(runs)["Engines"] if chart.title == "kv use")
     assert [label for _, label in engine.lines] == ["generator-0", "generator-1"]
+
+
+def test_roles_quantiles_and_ends_share_charts() -> None:
+    keys = ["game/a/b/role0/return_mean", "game/a/b/role0/return_ci95", "game/a/b/role1/return_mean"]
+    keys += [f"game/a/b/turns_p{percent}" for percent in (10, 50, 90)] + [
+        f"game/a/b/{end}_rate" for end in ("draw", "forfeit")
+    ]
+    run = Source("run", Path(), load_config("quickstart"), [dict.fromkeys(["step", *keys], 0.5)])
+    found = [chart for charts in curves.sections([run]).values() for chart in charts]
+    assert {chart.title: [label for _, label in chart.lines] for chart in found} == {
+        "a/b: return mean": ["player 0", "player 1"],
+        "a/b: turns quantiles": ["10%", "median", "90%"],
+        "a/b: how matches end": ["draw", "forfeit"],
+    }
+    assert next(chart.margin for chart in found if chart.margin) == {keys[0]: keys[1]}
 
 
 def test_series_keep_evaluations_and_leave_out_what_is_not_a_number(tmp_path: Path) -> None:
@@ -276,6 +234,15 @@ def test_command(run_dir: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and f"7 of {STEPS * PER_STEP} matches" in done.output and (tmp_path / "r.html").exists()
     assert CliRunner().invoke(app, ["report", str(run_dir), "--matches", "0"]).exit_code == 0
     assert (run_dir / "report.html").exists()
+
+
+@pytest.mark.parametrize("missing", ["end_reason", "logprobs", "advantage"])
+def test_a_file_of_another_kind_is_named(tmp_path: Path, missing: str) -> None:
+    run = write_played_run(tmp_path / "run", 1, 2)
+    path = EpisodeFiles(run).path(1)
+    parquet.write_table(parquet.ParquetFile(path).read().drop_columns([missing]), path)
+    with pytest.raises(UserError, match=r"step_000001.parquet cannot be read \(KeyError"):
+        write_report([run], tmp_path / "r.html")
 
 
 def test_errors_are_one_line(run_dir: Path, tmp_path: Path) -> None:

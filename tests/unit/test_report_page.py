@@ -22,13 +22,13 @@ pytestmark = needs_chromium
 HOSTILE = (
     "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
     "<svg onload=\"document.title = 'owned'\"></svg></pre><iframe src='https://example.com'></iframe>"
-    "{{ 7 * 7 }} \u202eevil\u202c \u200b\x07 &amp; &lt;b&gt; "
+    "{{ 7 * 7 }} 🂡🂡 \u202eevil\u202c \u200b\x07 &amp; &lt;b&gt; "
 )
 STEPS, PER_STEP = 6, 40
-COUNT_COLOURS = """() => [...document.querySelectorAll("[data-section=Strength] canvas")].map((canvas) => {
+COUNT_COLOURS = """(canvas) => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return new Set(new Uint32Array(data.buffer)).size;
-})"""  # of each chart
+}"""
 
 
 def hostile_match() -> Episode:
@@ -86,8 +86,8 @@ def test_opens_without_a_console_message_and_draws_curves(
         assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
         page.locator("[data-section=Strength]").scroll_into_view_if_needed()
         page.wait_for_selector("[data-section=Strength] canvas")
-        painted = page.evaluate(COUNT_COLOURS)
-        assert painted and min(painted) > 5
+        for canvas in page.locator("[data-section=Strength] canvas").all():
+            assert canvas.evaluate(COUNT_COLOURS) > 5
         assert "NashConv" in page.inner_text("#summary")
 
 
@@ -184,6 +184,8 @@ def test_a_match_is_stepped_through_from_both_seats(chromium: Browser, report: P
         assert len(set(shades)) == 1
         assert re.search(r"policy version \d+ +advantage \S\d", " ".join(mover.locator(".facts").inner_text().split()))
         assert mover.locator(".state tbody tr").count() >= 2
+        mover.locator("details summary").click()
+        assert mover.locator(".history canvas").evaluate(COUNT_COLOURS) > 5
         assert mover.locator(".picture").get_attribute("aria-label").startswith("player 0: ")  # type: ignore[union-attr]
         address = page.url
         page.goto("about:blank")
@@ -200,6 +202,7 @@ def test_what_a_model_wrote_is_shown_and_never_run(chromium: Browser, report: Pa
         for part in ("</script><script>", "<img src=x onerror=", "<iframe", "{{ 7 * 7 }}", "&amp; &lt;b&gt;"):
             assert part in written
         assert "U+202E" in written and "\u202e" not in written and "U+0007" in written
+        assert page.locator(".seat.moves mark").inner_text() == "[check]"
         page.keyboard.press("ArrowRight")
         page.locator(".answer summary").click()
         assert len(page.locator(".answer details pre").inner_text()) > 990_000

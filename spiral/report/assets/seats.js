@@ -29,7 +29,7 @@ function written(data, match, turn) {
     answer(data, turn),
     legal[turn] ? null : h("p.bad", {}, "Illegal: ", shown(data.text(refusal[turn]))),
     facts(data, turn),
-    data.turns.state[turn] >= 0 ? stateTable(data, match, turn) : null,
+    ...(data.turns.state[turn] >= 0 ? [stateTable(data, match, turn), stateHistory(data, match, turn)] : []),
   ];
 }
 
@@ -45,27 +45,4 @@ function facts(data, turn) {
     fact("probability of this answer", percent(Math.exp(logprob[turn]))),
     tokens[turn] ? fact("tokens", tokens[turn].toLocaleString("en")) : null,
     data.text(finish[turn]) === "length" ? h("li.bad", {}, "cut off at rollout.max_tokens") : null);
-}
-
-function percent(share) { return share < 0.001 && share > 0 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 || share > 0.9005 ? 1 : 0)}%`; }
-
-// What the policy did in this information state in all matches of the step, beside an equilibrium.
-function stateTable(data, match, turn) {
-  const state = data.turns.state[turn];
-  const { actions, equilibrium } = data.states[state];
-  const { run, step } = data.matches;
-  const counts = data.played[`${run[match]}/${step[match]}/${state}`];
-  const total = counts.reduce((sum, count) => sum + count, 0);
-  const taken = data.text(data.turns.action[turn]);
-  const row = (name, share, best, classes) => h(`tr${name === taken ? ".taken" : ""}`, {},
-    h("th", { scope: "row" }, shown(name)), h("td", {}, meter(share, classes)), h("td", {}, best == null ? "" : meter(best, ".equilibrium")));
-  return h("table.state", {},
-    h("caption", {}, `This information state in step ${step[match]}: ${total.toLocaleString("en")} ${total === 1 ? "answer" : "answers"}`),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "action"), h("th", { scope: "col" }, "the policy"), h("th", { scope: "col", title: "one of the equilibria, found by CFR+ or minimax" }, "an equilibrium"))),
-    h("tbody", {}, ...actions.map((name, at) => row(name, counts[at] / total, equilibrium[at], "")),
-      counts.at(-1) ? row("illegal", counts.at(-1) / total, null, ".illegal") : null));
-}
-
-function meter(share, classes) {
-  return h(`span.meter${classes}`, {}, h("i", { style: { width: `${Math.round(64 * share)}px` } }), percent(share));
 }
