@@ -26,10 +26,7 @@ from spiral.monitor.watchdog import Watchdog
 WIDTH, HEIGHT = 80, 24
 SCREENS = {
     "view_curves": ["1"],
-    "view_metrics": ["2"],
-    "view_matches": ["3"],
     "view_match": ["3", "g", "g", "enter", "right", "right"],
-    "view_runs": ["4"],
 }
 
 

@@ -76,8 +76,7 @@ class EpisodeFiles:
 
     def match_ids(self, step: int) -> list[int]:
         """The match ids of one step, in order. Raises UserError if its file is damaged or missing."""
-        with damage_named(self.path(step)):
-            return list(dict.fromkeys(_read(self.path(step), ["match_id"])["match_id"].to_pylist()))
+        return list(dict.fromkeys(self.table(step, ["match_id"])["match_id"].to_pylist()))
 
     def prune(self, keep: int) -> None:
         """Remove the files of all but the newest `keep` steps. 0: remove none."""
