@@ -1,5 +1,7 @@
 """`spiral doctor`."""
 
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with all that was found")] = False,
-    timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Seconds that a node has for each answer")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Seconds that a node has for each answer")] = 120.0,
 ) -> None:
     """Check whether a run can start, on this machine or on every node of the cluster that RAY_ADDRESS names.
 
@@ -28,7 +30,9 @@ def doctor(
     from spiral.doctor.examine import examine
     from spiral.doctor.findings import healthy
 
-    diagnosis = examine(load_config(config, overrides or []) if config else None, timeout)
+    loaded = load_config(config, overrides or []) if config else None
+    with redirect_stdout(sys.stderr):  # Ray prints a line about a node that it loses meanwhile
+        diagnosis = examine(loaded, timeout)
     if as_json:
         typer.echo(report.as_json(diagnosis))
     else:
