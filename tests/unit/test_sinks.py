@@ -224,5 +224,16 @@ def test_episodes_and_transcripts_come_from_the_files_of_the_run(tmp_path: Path)
     ]
 
 
+def test_a_damaged_file_of_episodes_keeps_back_no_row(tmp_path: Path) -> None:
+    run = Monitored(tmp_path, "WantsEpisodes")
+    files = EpisodeFiles(run.run_dir)
+    files.write(1, [episode(3)])
+    files.path(1).write_bytes(b"damaged")
+    run.step(1)
+    run.sinks.close(failed=False)
+    assert received["WantsEpisodes"][1:] == [("transcripts", []), ("row", 1)]
+    assert run.said == ["WantsEpisodes: 1 rows, failed: False"]
+
+
 def test_wandb_is_left_out_where_it_is_disabled(tmp_path: Path) -> None:
     assert Monitored(tmp_path, "wandb").sinks.state_dict() == {}
