@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -156,7 +157,8 @@ def test_a_sick_sink_delays_no_step_and_gets_its_rows_when_it_is_back(tmp_path: 
     for step in range(20):
         durations_s.append(run.step(step))
         time.sleep(0.01)
-    assert max(durations_s) < 0.05
+    assert median(durations_s) < 0.05
+    assert max(durations_s) < 1, "where other processes take the cores as well"
     wait_until(lambda: rows_of("Noting") == list(range(20)))
     assert rows_of(name) == []
     may_pass.set()
