@@ -52,6 +52,9 @@ def replay(
     with Path(os.devnull).open("w") as nowhere:
         console = Console(file=nowhere, force_terminal=True, width=80, height=24)
         with Recorder(config, ["kuhn_poker"], 0, {}, console) as recorder:
+            recorder.row({"step": 0, "policy_version": 0}, episodes[:4])  # as every run does
+            while any("step" not in state for state in recorder.sink_states().values()):
+                time.sleep(0.1)  # W&B starts, in a thread
             marks.append(cpu_s())
             for step, row in enumerate(rows, start=1):
                 begin_s = time.monotonic()

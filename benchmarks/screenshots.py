@@ -2,8 +2,8 @@
 
     python benchmarks/screenshots.py RUN_DIR [--out docs/images] [--upto STEP]
 
-Each is a terminal of 80 by 24 characters, rasterised by Chromium (`chromium`, as Debian calls it). The console is that
-after the row of step `--upto`, drawn from the rows again.
+Terminals have 80 by 24 characters, or as many as SCREENS says. Chromium (`chromium`, as Debian calls it) rasterises
+them. The console is that after the row of step `--upto`, drawn from the rows again.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from spiral.monitor.view.app import ViewApp
 from spiral.monitor.watchdog import Watchdog
 
 WIDTH, HEIGHT = 80, 24
-SCREENS = {
-    "view_curves": ["1"],
-    "view_match": ["3", "g", "g", "enter", "right", "right"],
+SCREENS = {  # size, and the keys that lead there
+    "view_curves": ((110, 44), ["1"]),
+    "view_match": ((WIDTH, HEIGHT), ["3", "g", "g", "enter", "right", "right"]),
 }
 
 
@@ -49,10 +49,10 @@ def console_svg(run: Run, upto: int) -> str:
     return console.export_svg(title=f"spiral train {run.directory.name}")
 
 
-async def view_svg(run_dir: Path, keys: list[str]) -> str:
+async def view_svg(run_dir: Path, size: tuple[int, int], keys: list[str]) -> str:
     """`spiral view` after some key presses."""
     app = ViewApp(run_dir)
-    async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
+    async with app.run_test(size=size) as pilot:
         await pilot.pause(4)  # what is read in threads is there by now
         for key in keys:
             await pilot.press(key)
@@ -84,8 +84,8 @@ def main() -> None:
     run = Run.open(arguments.run_dir)
     upto = int(run.metrics[-1]["step"]) * 2 // 3 if arguments.upto is None else arguments.upto
     rasterise(console_svg(run, upto), arguments.out / "console.png")
-    for name, keys in SCREENS.items():
-        rasterise(asyncio.run(view_svg(arguments.run_dir, keys)), arguments.out / f"{name}.png")
+    for name, (size, keys) in SCREENS.items():
+        rasterise(asyncio.run(view_svg(arguments.run_dir, size, keys)), arguments.out / f"{name}.png")
 
 
 if __name__ == "__main__":
