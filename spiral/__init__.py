@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that type checkers and editors see what __getattr__ provides
-    from spiral.api import evaluate, resume, train
+    from spiral.api import evaluate, evaluate_mixture, resume, train
     from spiral.config import Config, RunFailed, UserError, load_config
     from spiral.evaluation.evaluator import Evaluation
     from spiral.game import ExactGame, Game, GameSpec, IllegalAction, make, one_line, refuse_unlisted
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # so that type checkers and editors see what __getattr__ prov
 __version__ = "0.1.0"
 
 _HOME = {
-    "spiral.api": ("evaluate", "resume", "train"),
+    "spiral.api": ("evaluate", "evaluate_mixture", "resume", "train"),
     "spiral.config": ("Config", "RunFailed", "UserError", "load_config"),
     "spiral.evaluation.evaluator": ("Evaluation",),
     "spiral.game": ("ExactGame", "Game", "GameSpec", "IllegalAction", "make", "one_line", "refuse_unlisted"),
@@ -65,6 +65,7 @@ __all__ = [
     "UserError",
     "check",
     "evaluate",
+    "evaluate_mixture",
     "load_config",
     "make",
     "nash_conv",
