@@ -1,5 +1,6 @@
 """Delivers a run's rows and episodes to one sink, in a thread of its own, from the files of the run."""
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -7,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spiral.errors import UserError
 from spiral.monitor.files import EVALUATIONS, MetricsFile, Row
 from spiral.monitor.sink import Sink
 from spiral.storage.episode_files import EpisodeFiles
+from spiral.types import Episode
 
 MAX_PAUSE_S = 60.0
 """Longest pause before a sink that failed is called again."""
@@ -17,6 +20,15 @@ STUCK_S = 60.0
 """A call that takes longer than this is reported."""
 
 Make = Callable[[int, Mapping[str, Any]], Sink]
+
+
+def read_if_there(files: EpisodeFiles, step: int) -> list[Episode]:
+    """The episodes of a step, or none if their file is missing or damaged: the rows of a run do not depend on it."""
+    if not files.path(step).exists():
+        return []
+    with contextlib.suppress(UserError):  # it may also have been pruned just now
+        return files.read(step)
+    return []
 
 
 class Feed:
@@ -117,11 +129,10 @@ class Feed:
             if type(self._sink).episodes is not Sink.episodes and step > self._has_episodes_of and step > 0:
                 if not self._has_episodes(step):
                     return  # its file is being written; the next row, or the end, comes after it
-                if self._episodes.path(step).exists():
-                    self._call(self._sink.episodes, step, self._episodes.read(step))
+                if played := read_if_there(self._episodes, step):
+                    self._call(self._sink.episodes, step, played)
                 self._has_episodes_of = step
-            shown = self._evaluations.read(step) if self._evaluations.path(step).exists() else []
-            self._call(self._sink.row, row, shown)
+            self._call(self._sink.row, row, read_if_there(self._evaluations, step))
             self._rows.popleft()
             self._next_step = step + 1
             self._saved = {"step": step, "state": self._sink.state_dict()}

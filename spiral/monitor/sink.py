@@ -25,7 +25,7 @@ class Sink:
     def episodes(self, step: int, episodes: Sequence[Episode]) -> None:
         """The episodes that a step trained on, in match-id order; called before `row`.
 
-        Not called for a step whose episodes `episodes.keep` has removed by then.
+        Not called for a step whose file `episodes.keep` has removed by then, or is damaged.
         """
 
     def row(self, row: Mapping[str, float], transcripts: Sequence[Episode]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import wandb
 
 from spiral.config import UserError, load_config
+from spiral.monitor.feed import read_if_there
 from spiral.monitor.files import EVALUATIONS, MetricsFile
 from spiral.monitor.wandb.client import silence
 from spiral.monitor.wandb.identity import Identity
@@ -37,8 +38,7 @@ def upload(run_dir: Path, *, as_new: bool = False) -> Uploaded:
         writer = RunWriter(config, run_dir, "online", is_live=False)
         rows = [row for row in MetricsFile(run_dir).read() if row["step"] >= writer.next_step]
         for row in rows:
-            step = int(row["step"])
-            writer.row(row, evaluations.read(step) if evaluations.path(step).exists() else ())
+            writer.row(row, read_if_there(evaluations, int(row["step"])))
         writer.close()
     except wandb.Error as error:
         raise UserError(f"W&B: {' '.join(str(error).split())}") from error
