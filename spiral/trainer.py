@@ -3,7 +3,7 @@
 schedule -> Match -> play -> Episode -> score (RAE) -> TrainingSample -> pack -> Batch -> loss -> step -> WeightsRef
 
 Play never stops: while the learner works, while weights are published and while an evaluation is played, the dispatcher
-deals as many matches as max_staleness permits.
+deals as many matches as max_staleness permits. Only an evaluation of averaged weights has the engines to itself.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer
 
@@ -224,17 +225,22 @@ class Learner:
         raise FloatingPointError(f"{what} in a batch with matches {matches}{plugin}")
 
     def _micro_batches(self, table: SampleTable, samples: list[int], version: int) -> Iterator[tuple[Batch, float]]:
-        """This rank's share of the samples, as (batch, weight of its loss).
+        """This rank's share of the samples, as (batch, weight of its loss). Equal samples are in one batch.
 
         Every rank must take part in every forward pass: one that has run out of packs repeats a sample with weight 0.
         """
         cfg = self._config.learner
-        lengths = table.tokens.count[samples].tolist()
+        first, numbers = table.distinct(np.array(samples))
+        equal: list[list[int]] = [[] for _ in first]
+        for sample, number in zip(samples, numbers, strict=True):
+            equal[number].append(sample)
+        lengths = table.tokens.count[first].tolist()
         shares = balance_by_length(lengths, self._rank.count)
         plans = [plan_packs([lengths[i] for i in share], cfg.pack_tokens) for share in shares]
         share, packs = shares[self._rank.index], plans[self._rank.index]
         for begin in range(0, max(map(len, plans)), cfg.micro_batch_size):
-            chosen = [samples[share[i]] for pack in packs[begin : begin + cfg.micro_batch_size] for i in pack]
+            packed = packs[begin : begin + cfg.micro_batch_size]
+            chosen = [sample for pack in packed for i in pack for sample in equal[share[i]]]
             yield make_batch(table, chosen or samples[:1], version, self._device), float(bool(chosen))
 
     def _forward(self, batch: Batch) -> TokenStats:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,8 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spiral.config import Config
 from spiral.config.tree import WeightsConfig
+from spiral.learn.kernels.packing import Batch
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.learner import Learner
+from spiral.learn.model.policy import Policy
 from spiral.learn.weights import saver
 from spiral.learn.weights.checkpoint import list_checkpoints
 from spiral.storage.weight_files import checksum
@@ -113,6 +116,37 @@ def test_micro_batches_do_not_change_the_result(model_dir: Path) -> None:
         first, second = one.step(step, step - 1, episodes(step)), eight.step(step, step - 1, episodes(step))
         assert first["train/loss"] == pytest.approx(second["train/loss"], abs=1e-5)
     assert largest_difference(weights(one), weights(eight)) < 1e-5
+
+
+def test_equal_samples_share_a_forward_pass_and_train_like_separate_ones(model_dir: Path, monkeypatch: Patch) -> None:
+    """Every turn occurs three times, with other returns."""
+
+    def repeated(step: int) -> list[Episode]:
+        return [
+            dataclasses.replace(episode, match=dataclasses.replace(episode.match, id=3 * episode.match.id + copy))
+            for episode in episodes(step, num=4)
+            for copy in range(3)
+        ]
+
+    options = {"kl_coef": 0.1, "entropy_coef": 0.1, "local_batch_size": 100, "pack_tokens": 16, "micro_batch_size": 2}
+    shared, separate = learner(model_dir, **options), learner(model_dir, **options)
+    sequences, decode = [], Policy.forward
+
+    def counted(self: Policy, batch: Batch, reference: Any) -> Any:
+        sequences.append(len(batch.lengths))
+        return decode(self, batch, reference)
+
+    monkeypatch.setattr(Policy, "forward", counted)
+    rows = [shared.step(step, step - 1, repeated(step)) for step in (1, 2)]
+    assert sum(sequences) == 2 * 2 * 8  # steps, epochs, turns
+    monkeypatch.setattr(SampleTable, "distinct", lambda self, samples: (samples, np.arange(len(samples))))
+    sequences.clear()
+    expected = [separate.step(step, step - 1, repeated(step)) for step in (1, 2)]
+    assert sum(sequences) == 2 * 2 * 24
+    assert largest_difference(weights(shared), weights(separate)) < 1e-5
+    for row, other in zip(rows, expected, strict=True):
+        for name in row.keys() - {"perf/learn_s", "perf/trained_tokens_per_s"}:
+            assert row[name] == pytest.approx(other[name], abs=1e-5), name
 
 
 def test_a_pass_is_cut_into_optimizer_steps_of_equal_size(model_dir: Path, monkeypatch: Patch) -> None:

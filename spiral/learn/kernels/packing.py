@@ -1,4 +1,4 @@
-"""Packing: samples laid end to end in one sequence of tokens, without padding.
+"""Packing: samples laid end to end in one sequence of tokens, without padding. Equal samples are laid out once.
 
 Suffixes: _N packed tokens, _S segments (turns) in a batch, _T trained tokens (those the policy sampled).
 """
@@ -20,7 +20,9 @@ from spiral.learn.kernels.sample_table import SampleTable, Spans
 class Batch:
     """A micro batch: samples of a SampleTable laid end to end. All tensors are on one device.
 
-    `predictor_T` holds the positions whose hidden states predict the trained tokens `target_T`. The trained tokens of a
+    Samples with the same tokens share them in `token_ids_N`, which `lengths` cuts into sequences: in small games most
+    samples are equal, and one forward pass serves them all. `predictor_T` holds the positions whose hidden states
+    predict the trained tokens `target_T`, those of equal samples more than once. The trained tokens of a
     segment are adjacent, and `segment_T` numbers the segments of the batch from 0 to `num_segments` - 1. `current_T` is
     True for tokens that were sampled with the current policy version. `table_segment_S` holds the numbers that the
     segments have in the table.
@@ -64,11 +66,13 @@ def make_batch(
     Tokens count as current if the whole sample was sampled with policy version `current_version`.
     """
     chosen = np.asarray(samples)
-    tokens, trained, segments = table.tokens.of(chosen), table.trained.of(chosen), table.segments.of(chosen)
+    first, number_B = table.distinct(chosen)
+    tokens, trained, segments = table.tokens.of(first), table.trained.of(chosen), table.segments.of(chosen)
     packed_tokens, packed_segments = Spans.adjacent(tokens.count), Spans.adjacent(segments.count)
     token_ids_N = np.concatenate(tokens.pieces(table.token_ids_N), dtype=np.int64)
     row_T = trained.indices()
-    trained_T = table.trained_T[row_T] + np.repeat(packed_tokens.start - tokens.start, trained.count)
+    shift_B = packed_tokens.start[number_B] - table.tokens.start[chosen]
+    trained_T = table.trained_T[row_T] + np.repeat(shift_B, trained.count)
     segment_T = table.segment_T[row_T]
     position_ids_N = np.arange(len(token_ids_N)) - np.repeat(packed_tokens.start, tokens.count)
     assert position_ids_N[trained_T].all(), "the first token of a sample has no predictor"

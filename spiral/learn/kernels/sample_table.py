@@ -100,6 +100,13 @@ class SampleTable(Sequence[TrainingSample]):
     def __len__(self) -> int:
         return len(self.game_B)
 
+    def distinct(self, samples: Ints) -> tuple[Ints, Ints]:
+        """The sequences of tokens among `samples`: the first sample with each, and for each sample its number."""
+        numbers: dict[bytes, int] = {}
+        pieces = self.tokens.of(samples).pieces(self.token_ids_N)
+        number_B = np.array([numbers.setdefault(piece.tobytes(), len(numbers)) for piece in pieces])
+        return samples[np.unique(number_B, return_index=True)[1]], number_B
+
     @overload
     def __getitem__(self, index: int) -> TrainingSample: ...
 
