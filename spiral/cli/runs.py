@@ -10,7 +10,7 @@ import typer
 from spiral.cli.training import RunDir
 from spiral.errors import UserError
 
-Runs = Annotated[Path, typer.Argument(metavar="[DIR]", help="The directory of run directories, or one of them")]
+Runs = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of run directories, or one of them")]
 
 
 def runs(
