@@ -265,7 +265,7 @@ def test_a_workspace_is_saved_loaded_and_updated_as_one_view(tmp_path: Path, wan
 def test_every_panel_has_the_step_on_its_x_axis(wandb_online: WandbServer) -> None:
     config = load_config("smoke")
     model = workspace.build(config, ENTITY)._to_model()
-    panels = [p for s in model.spec.section.panel_bank_config.sections for p in s.panels if p.view_type != "Weave"]
+    panels = [p for s in model.spec.section.panel_bank_config.sections for p in s.panels if p.view_type not in MEDIA]
     assert len(panels) > 20
     assert {panel.config.x_axis for panel in panels} == {"step"}
 
