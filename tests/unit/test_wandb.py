@@ -22,6 +22,9 @@ from tests.builders import episode, sampled
 from tests.run_directory import write_run, write_step
 from tests.wandb_server import ENTITY, KEY, StoredRun, WandbServer
 
+MEDIA = ("Weave", "Media Browser")
+"""The view types of tables and pages, which have no x axis."""
+
 
 def run_dir(tmp_path: Path, num_steps: int = 4, checkpoints: tuple[int, ...] = (2, 4)) -> Path:
     """A run whose evaluations at steps 0, 2 and 4 have transcripts, and NashConvs of 0.9, 0.2 and 0.4."""
