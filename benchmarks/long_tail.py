@@ -72,7 +72,7 @@ class FrozenLearner:
             del self._received[match_id]
         return {"perf/learn_s": 0.0}
 
-    def publish(self, version: int) -> WeightsRef:
+    def publish(self, version: int, averaged: bool = False) -> WeightsRef:
         return WeightsRef(version=version, location=str(self._model_dir))
 
     def record(self, run_dir: Path, step: int) -> None:

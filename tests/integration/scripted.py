@@ -15,7 +15,7 @@ from spiral.learn.rank import Rank
 from spiral.rollout.generator import Generator
 from spiral.rollout.meter import Meter
 from spiral.rollout.players import Answer
-from spiral.types import EngineFigures, WeightsRef
+from spiral.types import POLICY, EngineFigures, WeightsRef
 from tests.builders import completion
 
 TURN_S = "turn_s"
@@ -57,7 +57,7 @@ class Sampler:
     def __init__(self, turn_s: float) -> None:
         self.engine = Clock(turn_s)
 
-    def player(self) -> Clock:
+    def player(self, label: str = POLICY) -> Clock:
         return self.engine
 
 
