@@ -164,7 +164,7 @@ def test_a_recorded_healthy_run_gives_no_finding() -> None:
     assert seen == {f"watchdog/{signature.name}" for signature in SIGNATURES} - {"watchdog/short"}  # bare answers
 
 
-# --- the log and the actions -------------------------------------------------------------------------------------------
+# --- the log and the actions -----------------------------------------------------------------------------------------
 
 
 def taken(action: Action, step: int, to: int | None = None) -> Entry:
