@@ -9,17 +9,25 @@ from spiral.monitor.files import Row
 from spiral.monitor.watchdog import WatchdogLog
 from spiral.storage.run_lock import locked
 
+MARGIN = 5
+"""Steps by which a level lags behind what is wrong: a collapse takes some, and so do means over rows."""
+
 
 def rollback_step(run_dir: Path, rows: Iterable[Row], began: int) -> int:
-    """The step to go back to when a collapse began in the row of step `began`; 0 is the beginning of the run.
+    """The step to go back to when a signature has left its level 0 in step `began`; 0 is the beginning of the run.
 
-    Of the checkpoints before `began` it is the one with the best evaluation or, if none was evaluated, the newest. If
-    all are later, the oldest has the least of the collapse.
+    Of the checkpoints from MARGIN steps before `began` it is the one with the best evaluation or, if none was
+    evaluated, the newest; if all are later, the oldest has the least of the collapse. A run that has got no further
+    than before its last rollback goes further back than that time, at last to the beginning.
     """
     steps = [checkpoint.step_of(directory) for directory in checkpoint.list_checkpoints(run_dir)]
-    before = [step for step in steps if step < began] or steps[:1]
-    best = best_step(rows, before)
-    return max(before, default=0) if best is None else best
+    *_, last = [None, *(entry for entry in WatchdogLog(run_dir).read() if entry.action == "rollback")]
+    if last is not None and began <= last.step + MARGIN:
+        candidates = [step for step in steps if step < (last.to or 0)]
+    else:
+        candidates = [step for step in steps if step <= began - MARGIN] or steps[:1]
+    best = best_step(rows, candidates)
+    return max(candidates, default=0) if best is None else best
 
 
 def newest_checkpoint(run_dir: Path, warn: Callable[[str], None] = lambda _: None) -> Path | None:

@@ -19,7 +19,7 @@ class WatchdogConfig(Section):
         tuple[Action, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given), MinLen(1)
     ] = ("warn",)
     """What an alarm leads to: warn, raise_kl (doubles kl_coef), halve_lr, rollback or stop. In a list, each further
-    alarm takes the next action; the last one is repeated."""
+    alarm takes the next action, and after the last one the first."""
     patience: Count = 3
     """Steps for which an alarm has to stand before an action is taken."""
     pause: Natural = 10

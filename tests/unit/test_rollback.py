@@ -26,9 +26,9 @@ from tests.unit.test_learner import model_dir
 
 __all__ = ["model_dir"]  # a fixture
 
-STEPS, PER_STEP = 9, 6
-COLLAPSE = 5
-"""The first step whose matches ruin the policy, as long as they are those of the original seed."""
+STEPS, PER_STEP = 12, 6
+COLLAPSE, BACK = 8, 2
+"""The first step that ruins the policy if its matches are those of the original seed, and the step to go back to."""
 
 
 class CollapsingCluster(ScriptedCluster):
@@ -93,7 +93,7 @@ def test_a_run_goes_back_and_ends_with_every_match_trained_on_once(
     model_dir: Path, tmp_path: Path, cluster: type[CollapsingCluster], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = api.train(config(tmp_path, model_dir, action="rollback"))
-    assert cluster.starts == [None, "step_000004"]
+    assert cluster.starts == [None, f"step_{BACK:06d}"]
     verdict = verify(run.directory)
     assert verdict.faults == ()
     assert (verdict.num_steps, verdict.num_trained, verdict.version) == (STEPS, STEPS * PER_STEP, STEPS)
@@ -103,16 +103,16 @@ def test_a_run_goes_back_and_ends_with_every_match_trained_on_once(
     matches = [e.match for step in range(1, STEPS + 1) for e in EpisodeFiles(run.directory).read(step)]
     assert [match.id for match in matches] == list(range(STEPS * PER_STEP))
     original = Schedule(0, config(tmp_path, model_dir).games)
-    first_new = 4 * PER_STEP
+    first_new = BACK * PER_STEP
     assert matches[:first_new] == [original.match(k) for k in range(first_new)]
     assert not any(match.seed == original.match(match.id).seed for match in matches[first_new:])
 
     alarm, action = WatchdogLog(run.directory).read()
-    assert (alarm.step, action.step, action.action, action.to) == (COLLAPSE, COLLAPSE + 1, "rollback", 4)
+    assert (alarm.step, action.step, action.action, action.to) == (COLLAPSE, COLLAPSE + 1, "rollback", BACK)
     said = capsys.readouterr().out
     assert alarm.text in said and action.text in said
     assert action.text == (
-        "alarm: entropy since step 5: rollback to the checkpoint of step 4, with other matches from there on"
+        "alarm: entropy since step 8: rollback to the checkpoint of step 2, with other matches from there on"
     )
     resumed = api.resume(run.directory, [f"steps={STEPS + 1}"])
     assert verify(resumed.directory).faults == ()
@@ -127,7 +127,7 @@ def test_actions_escalate_to_a_stop_and_a_resumed_run_keeps_them(
         api.train(chosen)
     assert cluster.adjusted == [(1.0, 0.5), (2.0, 0.5)]
     rows = MetricsFile(chosen.run_dir).read()
-    assert [row["train/learning_rate"] for row in rows] == [1e-3] * 6 + [5e-4] * 2
+    assert [row["train/learning_rate"] for row in rows] == [1e-3] * 9 + [5e-4] * 2
     assert [entry.action for entry in WatchdogLog(chosen.run_dir).read() if entry.action] == [
         "halve_lr",
         "raise_kl",
@@ -135,9 +135,8 @@ def test_actions_escalate_to_a_stop_and_a_resumed_run_keeps_them(
     ]
     assert verify(chosen.run_dir).faults == ()
     cluster.adjusted.clear()
-    with pytest.raises(RunFailed, match="stopped by watchdog.action"):
-        api.resume(chosen.run_dir)
-    assert cluster.adjusted == [(2.0, 0.5)]
+    api.resume(chosen.run_dir)
+    assert cluster.adjusted == [(2.0, 0.5), (2.0, 0.25)], "the actions so far, and the first one again"
 
 
 def test_a_run_that_always_collapses_stops_after_its_rollbacks(
@@ -146,7 +145,7 @@ def test_a_run_that_always_collapses_stops_after_its_rollbacks(
     monkeypatch.setattr(Schedule, "reseed", lambda self, number: self._reseeds.append((10**9, number)))
     with pytest.raises(RunFailed, match="stopped"):
         api.train(config(tmp_path, model_dir, action="rollback", rollbacks=1, pause=0))
-    assert cluster.starts == [None, "step_000004"]
+    assert cluster.starts == [None, f"step_{BACK:06d}"]
 
 
 # --- which checkpoint ------------------------------------------------------------------------------------------------
@@ -156,11 +155,20 @@ def test_the_best_evaluation_before_the_collapse_or_else_the_newest(tmp_path: Pa
     run_dir = write_run(tmp_path / "run", 8, checkpoints=(2, 4, 6, 8))
     key = "eval/kuhn_poker/nash_conv"
     rows = [{"step": 2, key: 0.2}, {"step": 4, key: 0.3}, {"step": 6, key: 0.1}]
-    assert rollback_step(run_dir, rows, began=5) == 2
-    assert rollback_step(run_dir, rows, began=7) == 6
-    assert rollback_step(run_dir, [], began=7) == 6
-    assert rollback_step(run_dir, rows, began=1) == 2, "all are later: the oldest"
+    assert rollback_step(run_dir, rows, began=10) == 2
+    assert rollback_step(run_dir, rows, began=11) == 6
+    assert rollback_step(run_dir, [], began=11) == 6
+    assert rollback_step(run_dir, rows, began=3) == 2, "all are later: the oldest"
     assert rollback_step(tmp_path / "none", rows, began=5) == 0
+
+
+def test_a_run_that_collapses_again_at_once_goes_further_back(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", 8, checkpoints=(2, 4, 6, 8))
+    targets = []
+    for began in (9, 12, 14, 14, 30):
+        targets.append(rollback_step(run_dir, [], began))
+        WatchdogLog(run_dir).append(Entry(step=began + 2, text="alarm: x", action="rollback", to=targets[-1]))
+    assert targets == [4, 2, 0, 0, 8]
 
 
 def test_a_rollback_that_was_cut_short_is_completed(tmp_path: Path) -> None:

@@ -171,15 +171,15 @@ def taken(action: Action, step: int, to: int | None = None) -> Entry:
     return Entry(step=step, text=f"alarm: {action}", action=action, to=to)
 
 
-def test_actions_escalate_after_a_pause_and_the_last_is_repeated() -> None:
+def test_actions_escalate_after_a_pause_and_begin_again() -> None:
     config = WatchdogConfig(action=("warn", "raise_kl", "halve_lr"), pause=10)
     escalation, done = Escalation(config, [Entry(step=1, text="warning: said, not done")]), []
     for step in range(1, 50):
         if action := escalation.next(step):
             done.append((step, action))
             escalation.add(taken(action, step))
-    assert done == [(1, "warn"), (12, "raise_kl"), (23, "halve_lr"), (34, "halve_lr"), (45, "halve_lr")]
-    assert (escalation.kl_factor, escalation.learning_rate_factor) == (2.0, 0.125)
+    assert done == [(1, "warn"), (12, "raise_kl"), (23, "halve_lr"), (34, "warn"), (45, "raise_kl")]
+    assert (escalation.kl_factor, escalation.learning_rate_factor) == (4.0, 0.5)
 
 
 def test_a_lone_warning_is_only_what_is_said() -> None:

@@ -19,18 +19,18 @@ class Escalation:
         self._taken.append(entry)
 
     def next(self, step: int) -> Action | None:
-        """The action for an alarm that stands after `step`; None while the last one has its pause, and for a warning
-        that has been given.
+        """The action for an alarm that stands after `step`; None while the last one has its pause.
+
+        None also where alarms are only said.
         """
         config = self._config
         if self._taken:
             last = self._taken[-1]
             if step <= (last.step if last.to is None else last.to) + config.pause:
                 return None
-        index = min(len(self._taken), len(config.action) - 1)
-        action = config.action[index]
-        if action == "warn" and index == len(config.action) - 1:
+        if set(config.action) == {"warn"}:
             return None
+        action = config.action[len(self._taken) % len(config.action)]
         return "stop" if action == "rollback" and self.num_rollbacks >= config.rollbacks else action
 
     @property
