@@ -62,8 +62,8 @@ def random_model(shape: dict[str, int], scale: Scale, mean_tokens: int = 0) -> I
     from transformers import AutoModelForCausalLM, Qwen3Config
 
     torch.manual_seed(0)
-    # Tied as in the real models, but not on a CPU: there vLLM 0.32 computes logits with a copy of a tied head
-    # (create_onednn_mm), which new weights do not reach.
+    # Tied as in the real models, but not on a CPU: there vLLM computes logits with a packed copy of a tied head, which
+    # is renewed when weights come in files (spiral/rollout/worker.py), but not when vLLM's own transfer brings them.
     tied = not scale.rehearse
     config = Qwen3Config(**shape, tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None, pad_token_id=None)
     with tempfile.TemporaryDirectory(prefix="random-model-") as directory:

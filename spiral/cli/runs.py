@@ -10,7 +10,7 @@ import typer
 from spiral.cli.training import RunDir
 from spiral.errors import UserError
 
-Runs = Annotated[Path, typer.Argument(metavar="[DIR]", help="The directory of run directories, or one of them")]
+Runs = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of run directories, or one of them")]
 
 
 def runs(
@@ -35,7 +35,7 @@ def runs(
 def view(directory: Runs = Path("runs")) -> None:
     """Watch a run in the terminal, also while it goes on: curves, matches, and both seats of a match side by side.
 
-    Needs Textual: pip install 'spiral-selfplay[view]'.
+    Needs Textual: pip install textual.
     """
     from spiral.monitor.view import view as show_run
 

@@ -141,6 +141,7 @@ class Engine:
             await self._load_adapter(weights)
         else:
             await self._driver.call("reload_weights", weights_path=weights.location)
+            await self._driver.call("repack_heads")
         if not self._is_asleep:
             await self._resume(weights.version)
             return
@@ -203,6 +204,7 @@ def engine_args(model_dir: Path, config: Config, seed: int) -> EngineArgs:
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
         disable_log_stats=True,
+        worker_extension_cls="spiral.rollout.worker.Worker",
         generation_config="vllm",  # ignore the model's own sampling defaults: they may truncate
         weight_transfer_config=None if transport == "files" else WeightTransferConfig(backend=transport),
         enable_sleep_mode=generators.colocated and not on_cpu,

@@ -396,3 +396,32 @@ def test_an_adapter_changes_under_requests_in_flight(
         assert difference[-1] <= 1e-4, "the last ones, and the keys and values they attend to, are from the new adapter"
 
     asyncio.run(check())
+
+
+@DRIVERS
+def test_a_tied_head_changes_with_the_embedding(
+    smoke_config: Config, model_dir: Path, tmp_path: Path, in_process: bool
+) -> None:
+    """On CPUs vLLM computes with packed copies of weights: that of a head must follow the embedding it is tied to."""
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
+    tied = type(plain)(type(plain.config)(**plain.config.to_dict() | {"tie_word_embeddings": True}))
+    directories = [tmp_path / name for name in ("before", "after")]
+    for directory in directories:
+        with torch.no_grad():
+            tied.model.embed_tokens.weight.mul_(2.0).add_(0.05 * torch.randn_like(tied.model.embed_tokens.weight))
+        tied.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    prompt, answer = [5, 6, 7, 8, 9], [10, 11]
+
+    async def score() -> list[float]:
+        async with running(smoke_config, directories[0], in_process=in_process) as sampler:
+            first = await sampler.engine.score(tokens(prompt), tokens(answer))
+            await sampler.engine.load(WeightsRef(version=1, location=str(directories[1])))
+            return [first, await sampler.engine.score(tokens(prompt), tokens(answer))]
+
+    for directory, measured in zip(directories, asyncio.run(score()), strict=True):
+        model = AutoModelForCausalLM.from_pretrained(directory)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        with torch.no_grad():
+            logprobs = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        assert measured == pytest.approx(float(logprobs.gather(1, torch.tensor(answer)[:, None]).sum()), abs=1e-4)

@@ -64,7 +64,7 @@ def config(run_dir: Path) -> Config:
 
 def test_wandb_has_one_run_with_each_step_once_in_order(server: WandbServer, run: StoredRun, run_dir: Path) -> None:
     assert run.steps == [row["_step"] for row in run.history] == list(range(7))
-    assert [set(row) - OWN - {"transcripts"} for row in run.history] == [set(row) for row in rows(run_dir)]
+    assert [set(row) - OWN - {"transcripts", "matches"} for row in run.history] == [set(row) for row in rows(run_dir)]
     assert run.history[-1]["eval/kuhn_poker/nash_conv"] == rows(run_dir)[-1]["eval/kuhn_poker/nash_conv"]
     assert server.unknown == []
 
@@ -76,6 +76,15 @@ def test_transcripts_arrive_with_their_step(run: StoredRun, run_dir: Path) -> No
         played = EpisodeFiles(run_dir, EVALUATIONS).read(step)
         texts = [turn.text for episode in played for turn in episode.turns]
         assert [line[shown[step]["columns"].index("text")] for line in shown[step]["data"]] == texts
+
+
+def test_matches_arrive_as_pages_without_scripts(run: StoredRun) -> None:
+    (shown,) = [row["matches"] for row in run.history if row["_step"] == 6]
+    assert shown["count"] == len(shown["html"]) > 0
+    for page in shown["html"]:
+        text = run.files[page["path"]].decode()
+        assert "Content-Security-Policy" in text
+        assert "<script" not in text
 
 
 def test_checkpoints_are_artifacts_by_reference(server: WandbServer, run: StoredRun) -> None:

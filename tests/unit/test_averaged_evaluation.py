@@ -6,6 +6,7 @@ from typing import Any
 
 from spiral.cluster.cluster import Cluster
 from spiral.cluster.dispatcher import Dispatcher
+from spiral.cluster.turns import Turns
 from spiral.config import Config, GameChoice
 from spiral.league.schedule import Schedule
 from spiral.types import WeightsRef
@@ -43,6 +44,7 @@ def test_training_matches_end_before_the_average_is_loaded_and_go_on_after_the_p
     cluster._dispatcher, cluster._reactor = dispatcher, SimpleNamespace(wait=wait)
     cluster.learners = SimpleNamespace(ask=ask, hosts=[None])
     cluster.generators = SimpleNamespace(update=update, hosts=list, deal=deal)
+    cluster.turns = Turns(cluster.generators, cluster.learners, is_shared=False)
 
     cluster.sync(0)
     with cluster.averaged(0):

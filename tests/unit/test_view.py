@@ -288,7 +288,7 @@ def test_panels_are_those_of_which_there_are_metrics() -> None:
 def test_without_textual_the_error_says_what_to_install(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "textual", None)
     monkeypatch.setattr("spiral.monitor.view.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'spiral-selfplay\[view\]'"):
+    with pytest.raises(UserError, match=r"pip install textual"):
         view(run_dir)
 
 

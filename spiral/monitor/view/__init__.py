@@ -9,7 +9,7 @@ from spiral.errors import UserError
 def view(directory: Path) -> None:
     """Show the run in `directory`, or the newest of the runs in it, until the user quits. Raises UserError."""
     if find_spec("textual") is None:
-        raise UserError("spiral view needs Textual; install it with: pip install 'spiral-selfplay[view]'")
+        raise UserError("spiral view needs Textual; install it with: pip install textual")
     from spiral.monitor.runs import list_runs
     from spiral.monitor.view.app import ViewApp
 

@@ -7,12 +7,13 @@ A panel names its metrics, or has a pattern where their names are not known befo
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from spiral.config import Config
 from spiral.game.solve import exact_games
 from spiral.monitor.time_budget import STAGES
 
-TRANSCRIPTS = "transcripts"
+TRANSCRIPTS, MATCHES = "transcripts", "matches"
 LEFT_OUT = (
     ("step", "the x axis of every panel"),
     ("policy_version", "the step again"),
@@ -23,7 +24,7 @@ LEFT_OUT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """Lines over steps, or with `is_table` a table; `expressions` are further lines, made of metrics as `${name}`."""
+    """Lines over steps, a table, or pages; `expressions` are further lines, made of metrics as `${name}`."""
 
     title: str
     metrics: tuple[str, ...] = ()
@@ -31,7 +32,7 @@ class Panel:
     expressions: tuple[str, ...] = ()
     is_log: bool = False
     is_stacked: bool = False
-    is_table: bool = False
+    kind: Literal["lines", "table", "pages"] = "lines"
 
     def shows(self, key: str) -> bool:
         """Whether a metric is on this panel."""
@@ -165,4 +166,6 @@ def _data(config: Config) -> tuple[Panel, ...]:
 
 def _matches(config: Config) -> tuple[Panel, ...]:
     is_shown = config.eval.every and config.eval.opponents and config.wandb.transcripts
-    return (Panel(title="Matches of the evaluations", metrics=(TRANSCRIPTS,), is_table=True),) if is_shown else ()
+    pages = Panel(title="Matches of the evaluations, from both seats", metrics=(MATCHES,), kind="pages")
+    table = Panel(title="Matches of the evaluations", metrics=(TRANSCRIPTS,), kind="table")
+    return (pages, table) if is_shown else ()

@@ -87,9 +87,12 @@ def _section(section: PanelSection) -> ws.Section:
     return ws.Section(name=section.name, panels=panels, is_open=section.is_open)
 
 
-def _panel(section: str, panel: Panel, number: int) -> wr.LinePlot | wr.WeavePanelSummaryTable:
-    if panel.is_table:
-        made = wr.WeavePanelSummaryTable(table_name=panel.metrics[0], layout=wr.Layout(x=0, y=0, w=24, h=12))
+def _panel(section: str, panel: Panel, number: int) -> wr.LinePlot | wr.WeavePanelSummaryTable | wr.MediaBrowser:
+    wide = wr.Layout(x=0, y=2 * HEIGHT * number, w=WIDTH * COLUMNS, h=2 * HEIGHT)
+    if panel.kind == "table":
+        made = wr.WeavePanelSummaryTable(table_name=panel.metrics[0], layout=wide)
+    elif panel.kind == "pages":
+        made = wr.MediaBrowser(title=panel.title, media_keys=list(panel.metrics), num_columns=2, layout=wide)
     else:
         made = wr.LinePlot(
             title=panel.title,

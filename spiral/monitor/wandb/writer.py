@@ -8,11 +8,15 @@ from typing import Any, Literal
 import wandb
 
 from spiral.config import Config
+from spiral.monitor.transcript import match_html
 from spiral.monitor.wandb.artifacts import Artifacts
 from spiral.monitor.wandb.identity import Identity, sole_writer
+from spiral.monitor.wandb.panels import MATCHES, TRANSCRIPTS
 from spiral.types import Episode
 
 INIT_TIMEOUT_S = 60.0
+NUM_PAGES = 4
+"""Matches of an evaluation that are shown as pages, with boards and cards, beside the table of all transcripts."""
 COLUMNS = ["match", "game", "players", "role", "observation", "text", "action", "legal", "return", "end"]
 
 
@@ -62,7 +66,9 @@ class RunWriter:
         """Log a row and what was played in its evaluation, in one call: W&B then counts one step."""
         logged: dict[str, Any] = dict(row)
         if shown := transcripts[: self._num_transcripts]:
-            logged["transcripts"] = _table(shown)
+            logged[TRANSCRIPTS] = _table(shown)
+            pages = [match_html(episode, int(row["step"])) for episode in shown[:NUM_PAGES]]
+            logged[MATCHES] = [wandb.Html(page, inject=False) for page in pages]
         self._run.log(logged, step=int(row["step"]), commit=True)
         if self._artifacts:
             self._artifacts.log_checkpoints()
