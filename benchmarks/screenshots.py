@@ -21,7 +21,7 @@ from spiral import Run
 from spiral.evaluation.evaluator import exact_games
 from spiral.monitor.console import Dashboard
 from spiral.monitor.view.app import ViewApp
-from spiral.monitor.watchdog import Watchdog
+from spiral.monitor.watchdog import WatchdogLog
 
 WIDTH, HEIGHT = 80, 24
 SCREENS = {  # size, and the keys that lead there
@@ -34,15 +34,16 @@ def console_svg(run: Run, upto: int) -> str:
     """The console after the row of step `upto`."""
     console = Console(file=StringIO(), record=True, width=WIDTH, height=HEIGHT, force_terminal=True)
     dashboard = Dashboard(run.config, list(exact_games(run.config)), 0, console)
-    watchdog = Watchdog(run.config.alarms)
+    said = WatchdogLog(run.directory).read()
     clock_s = 0.0
     for row in run.metrics:
         if row["step"] <= upto:
             clock_s += row.get("perf/step_s", 0.0) + row.get("perf/eval_s", 0.0)
             with patch("time.monotonic", return_value=clock_s):  # for the time that is left
                 dashboard.row(row)
-            for alarm in watchdog.look(row):
-                dashboard.say(alarm)
+            for entry in said:
+                if entry.step == row["step"]:
+                    dashboard.say(entry.text)
     matches = run.config.rollout.episodes_per_step
     dashboard.status(f"step {upto + 1}: {matches * 2 // 3} of {matches} matches have ended")
     console.print(dashboard.picture())

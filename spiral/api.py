@@ -17,6 +17,7 @@ from spiral.game.solve import exact_games
 from spiral.game.tree import Table
 from spiral.learn.weights import checkpoint
 from spiral.monitor.files import MetricsFile
+from spiral.rollback import newest_checkpoint
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.run import Run
 from spiral.stop import Stop
@@ -46,7 +47,7 @@ def train(config: Config, *, stop: Stop | None = None) -> Run:
     preflight.check(config, new_run=True)
     model_dir = models.resolve(config)  # before there is a run directory, which a failure here would leave behind
     config.run_dir.mkdir(parents=True)
-    Trainer(config, model_dir, None, stop or Stop()).run()
+    _train_from(None, config, model_dir, stop or Stop())
     return Run.open(config.run_dir)
 
 
@@ -63,13 +64,19 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = (), *, stop: Stop | N
         if attrgetter(key)(before) != attrgetter(key)(config):
             raise UserError(f"{key} cannot change when a run is resumed; start a new run with `spiral train`")
     preflight.check(config, new_run=False)
-    newest = checkpoint.newest_sound(run_dir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    newest = newest_checkpoint(run_dir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     if newest is None and checkpoint.list_checkpoints(run_dir):
         raise UserError(f"every checkpoint of {run_dir} is damaged; start a new run with `spiral train`")
     if newest and _is_done(run_dir, checkpoint.read_state(newest), config.steps):
         raise UserError(f"{run_dir} has done its {config.steps} steps; to train on: spiral resume {run_dir} steps=MORE")
-    Trainer(config, models.resolve(config), newest, stop or Stop()).run()
+    _train_from(newest, config, models.resolve(config), stop or Stop())
     return Run.open(run_dir)
+
+
+def _train_from(start: Path | None, config: Config, model_dir: Path, stop: Stop) -> None:
+    """Train from a checkpoint or the beginning; after a rollback, from where it went back to."""
+    while Trainer(config, model_dir, start, stop).run() and not stop.requested:
+        start = newest_checkpoint(config.run_dir)
 
 
 def _is_done(run_dir: Path, state: dict[str, Any], steps: int) -> bool:

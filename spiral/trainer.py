@@ -25,6 +25,8 @@ from spiral.monitor.ledger import Ledger
 from spiral.monitor.recorder import Recorder
 from spiral.monitor.rollout_metrics import rollout_metrics
 from spiral.monitor.time_budget import time_budget
+from spiral.monitor.watchdog import Entry
+from spiral.rollback import rollback_step
 from spiral.stop import Stop, StopRequested
 from spiral.storage.run_lock import locked
 from spiral.types import Episode, EpisodeHeader
@@ -46,6 +48,7 @@ class Trainer:
         self._version: int = state.get("version", 0)  # policy version that generators sample with
         self._row: Row | None = state.get("row")  # of the newest step, until it is recorded
         self._saved_step = self._recorded_step = self._step
+        self._goes_back = False  # to an earlier checkpoint: see spiral.rollback
         self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
         self._schedule = Schedule(config.seed, config.games, config.rollout.deals, config.league.opponents)
@@ -61,8 +64,11 @@ class Trainer:
             num_trained=self._step * config.rollout.episodes_per_step,
         )
 
-    def run(self) -> None:
-        """Train until config.steps or a stop. Raises UserError, RunFailed or FloatingPointError."""
+    def run(self) -> bool:
+        """Train until config.steps, a stop or a rollback. Returns whether it was a rollback.
+
+        Raises UserError, RunFailed or FloatingPointError.
+        """
         config = self._config
         self._stop.is_watched = True
         with locked(config.run_dir), _disk_errors(config.run_dir):
@@ -76,14 +82,16 @@ class Trainer:
                 Cluster.of(config, self._model_dir, self._dispatcher, self._stop, self._recorder.say) as self._cluster,
             ):
                 self._train()
-            self._recorder.conclude()
+            if not self._goes_back:
+                self._recorder.conclude()
+        return self._goes_back
 
     def _train(self) -> None:
         """All steps. However they end, what the learner has learned is saved if it can be."""
         try:
             with contextlib.suppress(StopRequested):
                 self._start()
-                while self._step < self._config.steps and not self._stop.requested:
+                while self._step < self._config.steps and not self._stop.requested and not self._goes_back:
                     self._take_step()
         except (RunFailed, UserError, OSError) as error:
             self._save_what_is_left(error)
@@ -96,7 +104,12 @@ class Trainer:
         self._recorder.status("loading the model")
         if self._resumed_from:
             self._recorder.say(f"resumed from {self._resumed_from}")
+        past = self._recorder.escalation
+        if past.num_rollbacks:
+            self._schedule.reseed(past.num_rollbacks)
         self._cluster.wait_until_ready(self._resumed_from, self._version)
+        if (past.kl_factor, past.learning_rate_factor) != (1.0, 1.0):
+            self._cluster.adjust(past.kl_factor, past.learning_rate_factor)
         self._is_between_steps = True
         if self._row is not None and not self._recorder.has_row(self._step):
             self._record_row()  # it ended between the checkpoint of this step and its row
@@ -118,6 +131,7 @@ class Trainer:
         if every and self._step % every == 0:
             self._save()
         self._record_row()
+        self._act_on_alarm()
 
     # --- the stages of a step
 
@@ -179,6 +193,28 @@ class Trainer:
         self._recorder.row(row, transcripts)
         self._row = None
 
+    def _act_on_alarm(self) -> None:
+        """Do what `watchdog.action` says about an alarm that stands. Raises RunFailed if it says to stop."""
+        alarm, escalation = self._recorder.standing_alarm(), self._recorder.escalation
+        action = escalation.next(self._step) if alarm else None
+        if alarm is None or action is None:
+            return
+        to, learner = None, self._config.learner
+        text = f"alarm: {alarm.name} since step {alarm.began}: {action}"
+        if action == "rollback":
+            to = rollback_step(self._config.run_dir, self._recorder.rows(), alarm.began)
+            text += f" to {f'the checkpoint of step {to}' if to else 'the beginning'}, with other matches from there on"
+        self._recorder.act(Entry(step=self._step, text=text, action=action, to=to))
+        if action == "rollback":
+            self._goes_back = True
+        elif action == "stop":
+            raise RunFailed(f"stopped by watchdog.action: {alarm.text}")
+        elif action != "warn":
+            self._cluster.adjust(escalation.kl_factor, escalation.learning_rate_factor)
+            kl_coef = learner.kl_coef * escalation.kl_factor
+            rate = learner.learning_rate * escalation.learning_rate_factor
+            self._recorder.say(f"kl_coef is {kl_coef:g} and learning_rate {rate:g} from step {self._step + 1} on")
+
     def _save(self) -> None:
         """Begin to write a checkpoint of this step, while training continues."""
         self._recorder.status(f"step {self._step}: copying a checkpoint")
@@ -198,7 +234,7 @@ class Trainer:
             return  # the learner has no complete step to save, or is not there
         if self._step > self._recorded_step:
             self._cluster.record(self._step)
-        if self._step > self._saved_step:
+        if self._step > self._saved_step and not self._goes_back:
             self._save()
         self._recorder.status("writing the last checkpoint")
         self._cluster.finish_record()

@@ -21,6 +21,7 @@ from spiral.headers import episode_header
 from spiral.models.tiny import _train_tokenizer
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.rollout_metrics import rollout_metrics
+from spiral.monitor.watchdog import Entry, Watchdog, WatchdogLog
 from spiral.report.equilibrium import states
 from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.play import play
@@ -103,6 +104,7 @@ def write_played_run(
 async def _play_steps(directory: Path, config: Config, talks: bool, against: str) -> None:
     rng = random.Random(config.seed)
     files, metrics = EpisodeFiles(directory), MetricsFile(directory)
+    watchdog, log = Watchdog(config.watchdog, {}), WatchdogLog(directory)
     metrics.append({"step": 0, "policy_version": 0, **_evaluation(config, 0.0, rng)})
     for step in range(1, config.steps + 1):
         skill = step / config.steps
@@ -119,7 +121,11 @@ async def _play_steps(directory: Path, config: Config, talks: bool, against: str
         advantages = np.where(is_policy, returns + 0.05, np.nan).astype(np.float32)
         ratios = np.where(is_policy, np.exp(np.random.default_rng(step).normal(0, 0.05, len(trained))), np.nan)
         files.write(step, episodes, advantages, ratios.astype(np.float32))
-        metrics.append(_row(config, step, skill, episodes, rng))
+        row = _row(config, step, skill, episodes, rng)
+        levels, findings = watchdog.look(row)
+        metrics.append(row | levels)
+        for finding in findings:
+            log.append(Entry(step=step, text=finding.text))
 
 
 async def _play(match_id: int, game: str, player: Improving, against: str, config: Config) -> Episode:

@@ -200,6 +200,10 @@ class Cluster(Evaluating):
         metrics: dict[str, float] = self.learners.ask("train", step, version, list(match_ids))
         return metrics | ({"perf/turn_s": wait_s} if self.turns.is_shared else {})
 
+    def adjust(self, kl_factor: float, learning_rate_factor: float) -> None:
+        """From now on, the learner multiplies the config's kl_coef and learning_rate by these factors."""
+        self.learners.ask("adjust", kl_factor, learning_rate_factor)
+
     def sync(self, version: int) -> None:
         """Publish the learner's weights to every generator as policy version `version`."""
         self._load_policy = self._publish(version, averaged=False)

@@ -7,7 +7,6 @@ prints.
 from spiral.config.files import describe, dump, load_config, override, packaged_configs
 from spiral.config.learner import LearnerConfig
 from spiral.config.tree import (
-    AlarmsConfig,
     CheckpointConfig,
     Config,
     EpisodesConfig,
@@ -22,10 +21,10 @@ from spiral.config.tree import (
     WandbConfig,
     WeightsConfig,
 )
+from spiral.config.watchdog import WatchdogConfig
 from spiral.errors import RunFailed, RunInterrupted, UserError
 
 __all__ = [
-    "AlarmsConfig",
     "CheckpointConfig",
     "Config",
     "EpisodesConfig",
@@ -42,6 +41,7 @@ __all__ = [
     "RunInterrupted",
     "UserError",
     "WandbConfig",
+    "WatchdogConfig",
     "WeightsConfig",
     "describe",
     "dump",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from spiral.config.learner import LearnerConfig
 from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
+from spiral.config.watchdog import WatchdogConfig
 from spiral.types import BASE, POLICY, AnswerFormat
 
 
@@ -173,19 +174,6 @@ class EpisodesConfig(Section):
     """Number of newest steps whose episodes stay on disk. 0: all."""
 
 
-class AlarmsConfig(Section):
-    """Ranges of `train/...` metrics; leaving one prints a warning, once per metric."""
-
-    rho_mean: tuple[float, float] = (0.5, 2.0)
-    """Lowest and highest mean importance ratio."""
-    kl: Positive = 10.0
-    """Highest KL to the reference, in nats per turn."""
-    entropy: NonNegative = 0.01
-    """Lowest entropy of the policy, in nats per token."""
-    logprob_diff_max: Positive = 1.0
-    """Largest difference of a token's logprob between learner and sampler, in nats. 1e-4 is usual on CPUs."""
-
-
 class MonitorConfig(Section):
     """Receivers of metrics and episodes, besides metrics.jsonl, episodes/ and the console."""
 
@@ -241,7 +229,7 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     episodes: EpisodesConfig = EpisodesConfig()
-    alarms: AlarmsConfig = AlarmsConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
     monitor: MonitorConfig = MonitorConfig()
     wandb: WandbConfig = WandbConfig()
 
@@ -257,6 +245,10 @@ class Config(Section):
         if self.weights.transport == "nccl" and self.learner.lora_rank:
             raise ValueError("weights.transport nccl sends whole models; LoRA adapters travel as files")
         self._require_turns()
+        if "raise_kl" in self.watchdog.action and not self.learner.kl_coef:
+            raise ValueError(
+                "watchdog.action raise_kl doubles learner.kl_coef, which is 0: set it, or leave raise_kl out"
+            )
         opponents = {*self.league.opponents, *(self.eval.opponents if self.eval.every else ())}
         if BASE in opponents and not self.learner.lora_rank:
             raise ValueError(f"opponent {BASE} is the model below a LoRA adapter: set learner.lora_rank")

@@ -1,4 +1,4 @@
-"""Which match is played next. Match k of a run is a pure function of the config and k."""
+"""Which match is played next. Match k of a run is a pure function of the config, the run's rollbacks, and k."""
 
 import random
 from collections import deque
@@ -21,6 +21,7 @@ class Schedule:
         self._ids = [game.id for game in games]
         self._weights = [game.weight for game in games]
         self._next = 0
+        self._reseeds: list[tuple[int, int]] = []  # (k, number): from match k on, the rollback that changed the seed
         self._open: set[int] = set()
         self._again: deque[int] = deque()  # issued before a restart and not done: they come first
 
@@ -29,12 +30,14 @@ class Schedule:
 
         The policy plays both roles or, against another player, role 0 in even and role 1 in odd matches.
         """
-        rng = random.Random(f"{self._seed}/{k // self._deals}")
+        rollbacks = [number for first, number in self._reseeds if first <= k]
+        seed = f"{self._seed}/rollback {rollbacks[-1]}" if rollbacks else f"{self._seed}"
+        rng = random.Random(f"{seed}/{k // self._deals}")
         game = rng.choices(self._ids, self._weights)[0]
-        seed = rng.getrandbits(31)
+        match_seed = rng.getrandbits(31)
         (opponent,) = rng.choices(list(self._opponents), list(self._opponents.values()))
         players = (POLICY, opponent) if k % 2 == 0 else (opponent, POLICY)
-        return Match(id=k, game=game, seed=seed, players=players)
+        return Match(id=k, game=game, seed=match_seed, players=players)
 
     def next_match(self) -> Match:
         """The next match to play: the smallest number that was open at a restart, then new numbers."""
@@ -53,9 +56,19 @@ class Schedule:
         """These matches were trained on, or dropped for good: they are never issued again."""
         self._open.difference_update(match_ids)
 
+    def reseed(self, number: int) -> None:
+        """After rollback `number` of the run, change the matches that are not issued yet, from a new deal on.
+
+        A number that the loaded state knows changes nothing.
+        """
+        if all(known < number for _, known in self._reseeds):
+            self._reseeds.append((-(-self._next // self._deals) * self._deals, number))
+
     def state_dict(self) -> dict[str, Any]:
         """Every number below `next` is done, except those in `open`."""
-        return {"next": self._next, "open": sorted(self._open)}
+        reseeds = {"reseeds": self._reseeds} if self._reseeds else {}
+        return {"next": self._next, "open": sorted(self._open), **reseeds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._next, self._open, self._again = state["next"], set(state["open"]), deque(sorted(state["open"]))
+        self._reseeds = [(first, number) for first, number in state.get("reseeds", [])]

@@ -88,6 +88,7 @@ class Learner:
         self._recorder = EpisodeRecorder(config.episodes.keep)
         self._offload = Offload()
         self._entropy_weight = 0.0  # in this step
+        self._kl_coef = config.learner.kl_coef
         self._received: dict[int, Episode] = {}
         self._trained: TrainedStep | None = None
 
@@ -138,6 +139,11 @@ class Learner:
         learn_s = time.monotonic() - start
         num_trained = cfg.epochs * len(table.token_ids_N)
         return metrics | {"perf/learn_s": learn_s, "perf/trained_tokens_per_s": num_trained / learn_s}
+
+    def adjust(self, kl_factor: float, learning_rate_factor: float) -> None:
+        """From now on, multiply the config's kl_coef and learning_rate by these factors."""
+        self._kl_coef = self._config.learner.kl_coef * kl_factor
+        self._optimizer.scale_learning_rate(learning_rate_factor)
 
     def _move_reference(self, keep: float) -> None:
         """reference <- keep * reference + (1 - keep) * policy."""
@@ -206,7 +212,7 @@ class Learner:
         if self._entropy_weight:
             loss += self._entropy_weight * entropy_loss(stats.entropy_T, batch_segments=inputs.batch_segments)
         if self._reference is not None:
-            loss += cfg.kl_coef * kl_loss(
+            loss += self._kl_coef * kl_loss(
                 stats.kl_T,
                 inputs.logprob_T,
                 inputs.behavior_logprob_T,

@@ -8,6 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from spiral.config import Config
+from spiral.game.registry import make
 from spiral.monitor.best import Best
 from spiral.monitor.console import Dashboard, summary
 from spiral.monitor.environment import write_environment
@@ -15,7 +16,7 @@ from spiral.monitor.files import EVALUATIONS, MetricsFile
 from spiral.monitor.outcome import OutcomeFile
 from spiral.monitor.plot import plot
 from spiral.monitor.sinks import Sinks
-from spiral.monitor.watchdog import Watchdog
+from spiral.monitor.watchdog import Entry, Escalation, Finding, Watchdog, WatchdogLog
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode
 
@@ -47,7 +48,12 @@ class Recorder:
         write_environment(config.run_dir)
         self._best = Best(self._metrics.read())
         self._dashboard = Dashboard(config, exact_games, first_step, console)
-        self._watchdog = Watchdog(config.alarms)
+        self._watchdog = Watchdog(config.watchdog, {game: make(game, 0).spec.max_return for game in exact_games})
+        for row in self._metrics.read():
+            self._watchdog.look(row)
+        self._log = WatchdogLog(config.run_dir)
+        self._log.truncate(last_recorded)
+        self.escalation = Escalation(config.watchdog, self._log.read())
         self._outcome = OutcomeFile(config.run_dir)
         self._outcome.clear()
         self._step = first_step
@@ -69,18 +75,39 @@ class Recorder:
         """Whether the row of `step` has been recorded."""
         return any(row["step"] == step for row in self._metrics.read())
 
+    def rows(self) -> list[dict[str, float]]:
+        """All rows so far."""
+        return self._metrics.read()
+
     def row(self, row: dict[str, float], transcripts: Sequence[Episode] = ()) -> None:
         """Record the metrics of a step; `transcripts` are episodes worth reading."""
         if transcripts:
             self._evaluations.write(int(row["step"]), transcripts)
         row |= self._best.update(row)
+        levels, findings = self._watchdog.look(row)
+        row |= levels
         self._metrics.append(row)
         self._step = int(row["step"])
         self._dashboard.row(row)
-        for warning in self._watchdog.look(row):
-            self._dashboard.say(warning)
-            self._sinks.alarm(int(row["step"]), warning)
+        for finding in findings:
+            self._note(Entry(step=finding.step, text=finding.text))
         self._sinks.wake()
+
+    def standing_alarm(self) -> Finding | None:
+        """The alarm that asks for an action after the newest row, if one does."""
+        return self._watchdog.standing(self._step)
+
+    def act(self, entry: Entry) -> None:
+        """Record an action that is taken because of an alarm."""
+        self._note(entry)
+        self.escalation.add(entry)
+        self._watchdog.acted()
+
+    def _note(self, entry: Entry) -> None:
+        self._log.append(entry)
+        self._dashboard.say(entry.text)
+        if entry.text.startswith("alarm:"):
+            self._sinks.alarm(entry.step, entry.text)
 
     def conclude(self) -> None:
         """Print the before-and-after summary, draw the plot, and say where the run is."""

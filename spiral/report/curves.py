@@ -15,7 +15,7 @@ MAX_POINTS = 2000  # rows of a run that are drawn; all with an evaluation are
 SECTIONS = {
     "Strength": r"eval/.*/(nash_conv|score)$|eval/.*(elo|rating)",
     "Self-play": r"game/.*/(return_mean|baseline|entropy|kl|distinct_\w+|\w+_rate)$"
-    r"|rollout/.*(rate|turns_mean|tokens_mean)$|train/(entropy|kl)$",
+    r"|rollout/.*(rate|turns_mean|tokens_mean)$|train/(entropy|kl)$|watchdog/",
     "Learner": r"train/",
     "Time": r"perf/",
     "Engines": r"engine/",
@@ -114,6 +114,8 @@ def _shared(key: str) -> tuple[str, str]:
         return f"{end[1]}/how_matches_end", end[2].replace("_", " ")
     if role := re.search(r"/role([01])/", key):
         return key.replace(role.group(), "/role/"), f"player {role[1]}"
+    if key.startswith("watchdog/"):
+        return "watchdog/levels (0 ok, 1 warning, 2 alarm)", _spaced(key.removeprefix("watchdog/"))
     if engine := re.match(r"engine/(.+)/([^/]+)$", key):
         return f"engine/{engine[2]}", engine[1]
     return key, ""

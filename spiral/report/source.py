@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spiral.config import Config, UserError, load_config
 from spiral.monitor.files import MetricsFile
-from spiral.monitor.watchdog import Watchdog
+from spiral.monitor.watchdog import WatchdogLog
 from spiral.storage.episode_files import EpisodeFiles
 
 Row = Mapping[str, float]
@@ -15,7 +15,7 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A warning that the watchdog gives at a step of a run."""
+    """An alarm that the watchdog gave after a step of a run, or what it did then."""
 
     step: int
     text: str
@@ -37,9 +37,9 @@ class Source:
 
     @cached_property
     def alarms(self) -> list[Alarm]:
-        """The alarms that the run gave, computed again from its metrics and its levels."""
-        watchdog = Watchdog(self.config.alarms)
-        return [Alarm(int(row["step"]), text) for row in self.rows for text in watchdog.look(row)]
+        """The alarms that the run gave and the actions that followed, in steps that were rolled back, too."""
+        entries = WatchdogLog(self.directory).read()
+        return [Alarm(entry.step, entry.text) for entry in entries if entry.text.startswith("alarm:")]
 
     @cached_property
     def tokenizer_file(self) -> Path | None:

@@ -307,6 +307,22 @@ def test_the_learning_rate_follows_the_schedule(model_dir: Path) -> None:
     assert rates == [pytest.approx(1e-3 * left / 11) for left in (10, 9, 8)]
 
 
+def test_factors_are_of_the_configs_learning_rate_and_kl_coef(model_dir: Path, tmp_path: Path) -> None:
+    """Also after a checkpoint was loaded, and along a schedule."""
+    options = {"lr_scheduler_type": "linear", "epochs": 1}
+    adjusted = learner(model_dir, **options, kl_coef=0.1)
+    equal = learner(model_dir, **options, kl_coef=0.4, learning_rate=5e-4)
+    adjusted.adjust(kl_factor=4.0, learning_rate_factor=0.5)
+    first = [one.step(1, 0, episodes(1)) for one in (adjusted, equal)]
+    assert first[0]["train/learning_rate"] == first[1]["train/learning_rate"]
+    resumed = learner(model_dir, **options, kl_coef=0.1)
+    resumed.load(save(adjusted, tmp_path))
+    resumed.adjust(kl_factor=4.0, learning_rate_factor=0.5)
+    second = [one.step(2, 1, episodes(2)) for one in (resumed, equal)]
+    assert second[0]["train/learning_rate"] == second[1]["train/learning_rate"]
+    assert largest_difference(weights(resumed), weights(equal)) == 0.0
+
+
 # --- checkpoints are written in the background
 
 

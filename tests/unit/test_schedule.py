@@ -134,3 +134,27 @@ def test_without_other_opponents_the_matches_are_those_of_self_play() -> None:
     assert [Schedule(5, GAMES, opponents={"policy": 2.0}).match(k) for k in range(20)] == [
         Schedule(5, GAMES).match(k) for k in range(20)
     ]
+
+
+def test_a_rollback_changes_the_matches_that_are_not_issued_yet() -> None:
+    schedule, original = Schedule(5, GAMES), Schedule(5, GAMES)
+    ids(schedule, 5)
+    schedule.done([0, 1, 2])
+    schedule = restarted(schedule)
+    schedule.reseed(1)
+    schedule.reseed(1)
+    again = restarted(schedule)
+    assert ids(schedule, 4) == [3, 4, 5, 6]
+    assert [schedule.match(k) for k in range(5)] == [original.match(k) for k in range(5)]
+    assert all(schedule.match(k).seed != original.match(k).seed for k in range(5, 20))
+    assert [again.match(k) for k in range(20)] == [schedule.match(k) for k in range(20)]
+    again.reseed(2)
+    assert all(again.match(k).seed != schedule.match(k).seed for k in range(5, 20))
+
+
+def test_a_rollback_leaves_the_deal_that_has_begun_as_it_is() -> None:
+    schedule, original = Schedule(5, GAMES, deals=4), Schedule(5, GAMES, deals=4)
+    ids(schedule, 6)
+    schedule.reseed(1)
+    changed = [schedule.match(k).seed != original.match(k).seed for k in range(12)]
+    assert changed == [False] * 8 + [True] * 4

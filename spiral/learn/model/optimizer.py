@@ -96,6 +96,14 @@ class Optimizer:
                 moments = {name: torch.zeros_like(weight, requires_grad=False) for name in MOMENTS}
                 self._adamw.state[weight] = {"step": torch.tensor(num_updates, device=weight.device), **moments}
         self._schedule.load_state_dict({**state["scheduler"], "base_lrs": self._schedule.base_lrs})
+        self._follow_schedule()
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Make config.learning_rate times `factor` the rate that the schedule is of."""
+        self._schedule.base_lrs = [self._config.learning_rate * factor for _ in self._schedule.base_lrs]
+        self._follow_schedule()
+
+    def _follow_schedule(self) -> None:
         for group, base, factor in zip(
             self._adamw.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True
         ):

@@ -62,6 +62,12 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted((path for path in found if re.fullmatch(r"step_\d{6,}", path.name)), key=step_of)
 
 
+def remove(directory: Path) -> None:
+    """Remove a checkpoint."""
+    (directory / STATE).unlink()  # no longer a checkpoint, so never a damaged one
+    shutil.rmtree(directory)
+
+
 def step_of(directory: Path) -> int:
     """The step of a checkpoint directory, from its name."""
     return int(directory.name.removeprefix("step_"))

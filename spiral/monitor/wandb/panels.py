@@ -119,6 +119,7 @@ def _health(games: Sequence[str]) -> tuple[Panel, ...]:
         Panel(title="Turns per match", pattern="^(rollout/turns_mean|game/.+/turns_p[0-9]+)$"),
         Panel(title="Tokens per turn", pattern="^(rollout/completion_tokens_mean|game/.+/turn_tokens_p[0-9]+)$"),
         Panel(title="Matches without room in the context", metrics=("rollout/context_cap",)),
+        Panel(title="Watchdog: 0 ok, 1 warning, 2 alarm", pattern="^watchdog/"),
     ]
     return tuple(panels)
 

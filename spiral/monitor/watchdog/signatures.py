@@ -1,0 +1,121 @@
+"""What a collapse looks like: numbers that are measured from the metrics of a row and of the rows before it.
+
+Rates of single steps are noisy: they are averaged over the newest `WINDOW` rows that have them, and not judged before.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from spiral.monitor.files import Row
+
+WINDOW = 5
+AVERAGED = ("_rate", "/return_mean", "rollout/completion_tokens_mean")
+"""How the metrics end that are averaged."""
+THOUGHT_TOKENS = 32
+"""Completions that were shorter at first are bare answers, which cannot lose their reasoning."""
+
+Measured = tuple[float, str]
+"""A value, and what it is of."""
+
+
+class History:
+    """The means of the newest WINDOW values of each averaged metric, and the first and the lowest of these means."""
+
+    def __init__(self, scales: Mapping[str, float]) -> None:
+        self.scales = scales  # by game: max_return
+        self.mean: dict[str, float] = {}
+        self.first: dict[str, float] = {}
+        self.lowest: dict[str, float] = {}
+        self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+
+    def add(self, row: Row) -> None:
+        for key, value in row.items():
+            if key.endswith(AVERAGED):
+                recent = self._recent[key]
+                recent.append(value)
+                if len(recent) == WINDOW:
+                    mean = self.mean[key] = fmean(recent)
+                    self.first.setdefault(key, mean)
+                    self.lowest[key] = min(self.lowest.get(key, mean), mean)
+
+    def games(self, suffix: str) -> list[Measured]:
+        """The mean of `game/<id>/<suffix>` of each game that has one."""
+        found = self.mean.items()
+        return [(mean, key) for key, mean in found if key.startswith("game/") and key.endswith(f"/{suffix}")]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A sign of a collapse; `name` is the key of its levels in the config, and of its level in a row."""
+
+    name: str
+    measure: Callable[[Row, History], Measured | None]
+    advice: str
+    is_low: bool = False  # what is below the levels is bad, not what is above
+
+
+def _metric(key: str) -> Callable[[Row, History], Measured | None]:
+    return lambda row, _: (row[key], key) if key in row else None
+
+
+def _one_role(row: Row, history: History) -> Measured | None:
+    """In self-play this is |return|; against other players, what a role gets less or more than the other."""
+    pairs = ((mean, key, key.replace("/role0/", "/role1/")) for mean, key in history.games("role0/return_mean"))
+    return _worst((abs(mean - history.mean[other]) / 2, key) for mean, key, other in pairs if other in history.mean)
+
+
+def _illegal(row: Row, history: History) -> Measured | None:
+    keys = [key for key in ("rollout/illegal_rate", "rollout/forfeit_rate") if key in history.mean]
+    return _worst((history.mean[key] - history.lowest[key], f"the rise of {key}") for key in keys)
+
+
+def _short(row: Row, history: History) -> Measured | None:
+    key = "rollout/completion_tokens_mean"
+    if history.first.get(key, 0.0) < THOUGHT_TOKENS:
+        return None
+    return history.mean[key] / history.first[key], f"the share left of {key}"
+
+
+def _ratio(row: Row, history: History) -> Measured | None:
+    key = "train/rho_mean"
+    if key not in row:
+        return None
+    return max(row[key], 1 / row[key] if row[key] else float("inf")), f"the factor between {key} and 1"
+
+
+def _nash_conv(row: Row, history: History) -> Measured | None:
+    keys = {game: (f"eval/{game}/nash_conv", f"best/{game}/nash_conv") for game in history.scales}
+    return _worst(
+        ((row[key] - row[best]) / history.scales[game], f"the rise of {key}, as a share of max_return,")
+        for game, (key, best) in keys.items()
+        if key in row and best in row
+    )
+
+
+def _worst(measured: Iterable[Measured]) -> Measured | None:
+    return max(measured, default=None)
+
+
+SIGNATURES = (
+    Signature(
+        "entropy",
+        _metric("train/entropy"),
+        "the policy hardly explores: raise kl_coef or entropy_coef, lower learning_rate",
+        is_low=True,
+    ),
+    Signature("one_role", _one_role, "one seat wins whatever the other does: nothing is left to learn from"),
+    Signature("draws", lambda row, history: _worst(history.games("draw_rate")), "there is nothing left to learn from"),
+    Signature(
+        "alike",
+        lambda row, history: _worst(history.games("top_opening_rate")),
+        "matches begin alike, whatever was dealt: raise entropy_coef",
+    ),
+    Signature("illegal", _illegal, "the answer format is being forgotten: lower learning_rate, raise format_penalty"),
+    Signature("short", _short, "completions lose their reasoning: see format_penalty and length_norm", is_low=True),
+    Signature("kl", _metric("train/kl"), "the policy moves away from its reference: raise kl_coef, or refresh it"),
+    Signature("ratio", _ratio, "samples are off-policy: lower epochs, max_staleness or learning_rate"),
+    Signature("mismatch", _metric("train/logprob_diff_max"), "sampler and learner disagree: see model.dtype"),
+    Signature("nash_conv", _nash_conv, "the policy is much more exploitable than it was: lower learning_rate"),
+)
