@@ -21,6 +21,10 @@ class AfterValidator:
     def __init__(self, check: Callable[[Any], Any]) -> None: ...
 
 
+class BeforeValidator:
+    def __init__(self, change: Callable[[Any], Any]) -> None: ...
+
+
 class Field:
     """A default that is made anew for each object."""
 
