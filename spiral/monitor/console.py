@@ -204,8 +204,8 @@ def summary(rows: Sequence[Mapping[str, float]]) -> Table | None:
     table = Table(title="before and after", title_justify="left")
     for name in ("", f"step {first['step']:.0f}", f"step {last['step']:.0f}"):
         table.add_column(name, justify="right" if name else "left")
-    for key in sorted(last):
-        if key == "eval/illegal_rate" or key.endswith(("/nash_conv", "/illegal_mass", "/score")):
+    for key in sorted(key for key in last if key.startswith("eval/")):
+        if key.endswith(("/nash_conv", "/illegal_mass", "/score")) or key == "eval/illegal_rate":
             form = "+.3f" if key.endswith("/score") else ".4f"
             table.add_row(key.removeprefix("eval/"), _cell(first, key, form), _cell(last, key, form))
     return table
