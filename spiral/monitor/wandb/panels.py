@@ -79,6 +79,7 @@ def _strength(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
     if nash_convs := tuple(f"eval/{game}/nash_conv" for game in exact_games(config)):
         panels.append(Panel(title="NashConv (0: equilibrium)", metrics=nash_convs))
         panels.append(Panel(title="Best NashConv so far", pattern="^best/.+/nash_conv$"))
+        panels.append(Panel(title="Gain of a best response, by role", pattern="^eval/.+/gain_role[01]$"))
         panels.append(Panel(title="Probability of illegal text", pattern="^eval/.+/illegal_mass$"))
     pairings = [(game, opponent) for game in games for opponent in config.eval.opponents]
     for game, opponent in pairings:
