@@ -5,7 +5,7 @@ from zipfile import ZipFile
 
 from tests.integration.conftest import PACKAGES, ROOT, Installation, ok
 
-SHIPPED = {".py", ".yaml", ".typed", ".sbatch", ".sh", ".j2", ".js", ".css"}
+SHIPPED = {".py", ".yaml", ".typed", ".sbatch", ".sh", ".j2", ".js", ".css", ".html"}
 WHERE = """
 import importlib.metadata, importlib.resources, spiral, spiral_games
 print(spiral.__file__, spiral_games.__file__, importlib.resources.files("spiral_configs") / "quickstart.yaml")
