@@ -26,7 +26,7 @@ from rich.table import Table
 
 from spiral.config import load_config
 from spiral.monitor.files import MetricsFile
-from spiral.monitor.report import plot
+from spiral.monitor.plot import plot
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "strength.csv"

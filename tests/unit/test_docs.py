@@ -1,5 +1,7 @@
 """What the docs say against what is there."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -64,3 +66,17 @@ def test_python_blocks_run_as_they_stand(page: str, tmp_path: Path) -> None:
             [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_import_what_there_is(script: str) -> None:
+    """A benchmark takes minutes to run, but not to find that a module of the package has moved."""
+    for node in ast.walk(ast.parse((ROOT / script).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "spiral":
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{node.module}.{name.name}")
