@@ -6,7 +6,7 @@ from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.runner import Result
 from benchmarks.gpu.steps import Figure, Step
 
-NOT_MEASURED = "**Not measured yet**: no GPU has been there."
+NOT_MEASURED = "**Not measured yet**: this has not been run on a GPU."
 HEAD = """\
 # Benchmarks on a GPU
 

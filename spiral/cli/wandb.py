@@ -9,7 +9,7 @@ import typer
 def upload(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories")],
     as_new: Annotated[
-        bool, typer.Option("--new", help="Make another W&B run, and leave the one that there is as it is")
+        bool, typer.Option("--new", help="Create a new W&B run, and leave the existing one unchanged")
     ] = False,
 ) -> None:
     """Bring the W&B run of a run directory to what its files say: metrics, transcripts, config, checkpoints.
