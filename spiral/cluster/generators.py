@@ -15,7 +15,7 @@ from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.failures import explain, late, one_line
 from spiral.cluster.hosts import Host, end_hosts
 from spiral.cluster.machines import Machines
-from spiral.cluster.placement import Seat, less, place_generators, require_generators
+from spiral.cluster.placement import Seat, place_beside, place_generators
 from spiral.cluster.reactor import Outcome, Reactor
 from spiral.config import Config, RunFailed, RunInterrupted
 from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
@@ -84,10 +84,7 @@ class Generators:
 
     def require_room(self, learner: Sequence[Seat]) -> list[Seat]:
         """Seats for as many generators as fit beside the learner. Raises UserError if these are too few."""
-        nodes = less(self._machines.nodes(), learner)
-        seats = place_generators(self._config, nodes, learner)
-        require_generators(self._config, seats, nodes)
-        return seats
+        return place_beside(self._config, self._machines.nodes(), learner)
 
     def start(self, learner: Sequence[Seat]) -> None:
         """Start as many generators as fit beside the learner. Raises UserError if these are too few."""

@@ -137,6 +137,17 @@ def less(nodes: Sequence[Node], seats: Sequence[Seat]) -> list[Node]:
     return remaining
 
 
+def place_beside(config: Config, nodes: Sequence[Node], learner: Sequence[Seat]) -> list[Seat]:
+    """Seats for as many generators as fit beside the learner, which has not reserved its own yet.
+
+    Raises UserError if these are too few.
+    """
+    rest = less(nodes, learner)
+    seats = place_generators(config, rest, learner)
+    require_generators(config, seats, rest)
+    return seats
+
+
 def require_generators(config: Config, seats: Sequence[Seat], nodes: Sequence[Node]) -> None:
     """Raise UserError if fewer generators have a seat than the run needs at its start."""
     cfg = config.generators

@@ -1,4 +1,4 @@
-"""Asks every node of the Ray cluster the same questions, and bears with those that do not answer."""
+"""Asks every node of the Ray cluster the same questions, and reports those that do not answer."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from spiral.cluster.failures import one_line
 from spiral.cluster.hosts import Host, Setup, end_hosts, start_host
 from spiral.cluster.machines import Machines, shipped_modules
-from spiral.cluster.placement import Node, Seat, less, place_generators, place_learner, require_generators
+from spiral.cluster.placement import Node, Seat, place_beside, place_learner
 from spiral.cluster.session import ray_session
 from spiral.config import Config
 
@@ -96,10 +96,7 @@ def _setup(node: Node, shipped: Any) -> Setup:
 def seats_for(config: Config, nodes: Sequence[Node]) -> tuple[list[Seat], list[Seat]]:
     """Where the learner's ranks and the generators of a run would be. Raises UserError if they do not fit."""
     learner = place_learner(config, nodes)
-    rest = less(nodes, learner)
-    generators = place_generators(config, rest, learner)
-    require_generators(config, generators, rest)
-    return learner, generators
+    return learner, place_beside(config, nodes, learner)
 
 
 def node_resources() -> dict[str, dict[str, float]]:

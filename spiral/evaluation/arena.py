@@ -20,6 +20,12 @@ class Score:
     ci95: float | None
     num_pairs: int
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Score":
+        """The mean of at least one value, one per pair."""
+        ci95 = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        return cls(statistics.fmean(values), ci95, len(values))
+
 
 def paired_matches(game: str, opponent: str, num_pairs: int, seed: int, first_id: int = 0) -> list[Match]:
     """2 * num_pairs matches: each seed with the policy in role 0, then in role 1. Every call gives the same seeds."""
@@ -44,7 +50,4 @@ def paired_score(episodes: Sequence[EpisodeHeader]) -> Score | None:
         assert first.match.seed == second.match.seed, "episodes are not in the order of paired_matches"
         if "void" not in (first.end_reason, second.end_reason):
             means.append((first.returns[0] + second.returns[1]) / 2)
-    if not means:
-        return None
-    ci95 = 1.96 * statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
-    return Score(statistics.fmean(means), ci95, len(means))
+    return Score.of(means) if means else None

@@ -1,7 +1,6 @@
 """What the results of a tournament say: scores, their parts, ratings and cycles."""
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -143,11 +142,7 @@ def _by_role(player: str, results: Sequence[Result]) -> tuple[Score | None, Scor
 
 
 def _score(values: Sequence[float]) -> Score | None:
-    """The mean with its normal 95% interval."""
-    if not values:
-        return None
-    ci95 = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Score(statistics.fmean(values), ci95, len(values))
+    return Score.of(values) if values else None
 
 
 def _ends(player: str, results: Sequence[Result]) -> Ends | None:

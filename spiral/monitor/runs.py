@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spiral.errors import UserError
+from spiral.monitor.best import is_strength
 from spiral.monitor.console import short
 from spiral.monitor.files import MetricsFile, Row
 from spiral.monitor.outcome import Ending, OutcomeFile
@@ -130,7 +131,7 @@ def _best(rows: Sequence[Row]) -> tuple[BestResult, ...]:
     best: dict[str, BestResult] = {}
     for row in rows:
         for key, value in row.items():
-            if not key.startswith("eval/") or not key.endswith(("/nash_conv", "/score")):
+            if not is_strength(key):
                 continue
             sign = -1 if key.endswith("/nash_conv") else 1
             if key not in best or sign * value > sign * best[key].value:

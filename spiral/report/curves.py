@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spiral.monitor.files import Row
+from spiral.monitor.time_budget import STAGES
 from spiral.report.sampling import spread
-from spiral.report.source import Row, Source
+from spiral.report.source import Source
 
 MAX_POINTS = 2000  # rows of a run that are drawn; all with an evaluation are
 
@@ -25,7 +27,7 @@ SECTIONS = {
     "Everything else": r"",
 }
 OPEN = ("Strength", "Self-play", "Time")  # the others are folded at first
-BUDGET = ("perf/rollout_s", "perf/learn_s", "perf/sync_s")  # parts of perf/step_s
+BUDGET = tuple(f"perf/{stage}_s" for stage in STAGES)  # they add up to perf/step_s
 NOT_DRAWN = frozenset({"step"})
 VALUES = ("score", "mean")  # .../score has the interval .../ci95, and ..._mean has ..._ci95
 
@@ -53,7 +55,7 @@ def sections(runs: Sequence[Source]) -> dict[str, list[Chart]]:
     if any(part in keys for part in BUDGET):
         found["Time"]["budget"] = Chart(
             title="time budget of a step, seconds",
-            lines=[*((key, _title(key)) for key in BUDGET if key in keys), ("perf/other_s", "everything else")],
+            lines=[(key, _title(key)) for key in BUDGET if key in keys],
             kind="stack",
         )
     for key in sorted(keys, key=lambda key: (not key.endswith("/nash_conv"), _natural(key))):
@@ -78,8 +80,6 @@ def series(run: Source) -> dict[str, Any]:
     keys = sorted({key for row in drawn for key in row})
     columns: dict[str, list[float | None]] = {key: [finite(row.get(key)) for row in drawn] for key in keys}
     columns["hours"] = _hours(rows, sorted(kept))
-    if "perf/step_s" in columns and "perf/other_s" not in columns:
-        columns["perf/other_s"] = [_other(row) for row in drawn]
     return {"columns": columns, "thinned": len(rows) - len(drawn)}
 
 
@@ -95,13 +95,6 @@ def _hours(rows: Sequence[Row], kept: Iterable[int]) -> list[float | None]:
         total += sum(row.get(key, 0.0) for key in ("perf/step_s", "perf/eval_s"))
         at.append(finite(total / 3600))
     return [at[number] for number in kept]
-
-
-def _other(row: Row) -> float | None:
-    """The part of a step's time that no other key accounts for."""
-    if "perf/step_s" not in row:
-        return None
-    return finite(max(0.0, row["perf/step_s"] - sum(row.get(key, 0.0) for key in BUDGET)))
 
 
 def _shared(key: str) -> tuple[str, str]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spiral.monitor.console import short
-from spiral.report.source import Row, Source
+from spiral.monitor.files import Row
+from spiral.report.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

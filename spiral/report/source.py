@@ -1,16 +1,14 @@
 """What a report reads of a run directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from spiral.config import Config, UserError, load_config
-from spiral.monitor.files import MetricsFile
+from spiral.monitor.files import MetricsFile, Row
 from spiral.monitor.watchdog import WatchdogLog
 from spiral.storage.episode_files import EpisodeFiles
-
-Row = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
