@@ -72,6 +72,20 @@ def test_an_upload_adds_what_is_missing_and_a_second_one_nothing(tmp_path: Path,
     }
 
 
+def test_media_that_a_killed_process_could_not_send_arrive_with_the_next_upload(
+    tmp_path: Path, wandb_online: WandbServer
+) -> None:
+    directory = run_dir(tmp_path)
+    upload(directory)
+    run = stored(wandb_online, directory)
+    media = {name: content for name, content in run.files.items() if name.startswith("media/")}
+    assert len(media) >= 6, "a table and a page of each of three evaluations"
+    for name in media:
+        del run.files[name]
+    assert upload(directory).num_rows == 0
+    assert {name: run.files.get(name) for name in media} == media
+
+
 def test_a_new_wandb_run_can_be_asked_for(tmp_path: Path, wandb_online: WandbServer) -> None:
     directory = run_dir(tmp_path, 2, ())
     upload(directory)

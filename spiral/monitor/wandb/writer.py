@@ -53,6 +53,8 @@ class RunWriter:
             self._stack = stack.pop_all()
         self.next_step: int = self._run.starting_step if mode == "online" else 0
         self._artifacts = Artifacts(self._run, config, run_dir) if mode == "online" else None
+        if mode == "online":
+            self._send_media_again(run_dir)
 
     @property
     def url(self) -> str:
@@ -83,6 +85,12 @@ class RunWriter:
             if self._artifacts:
                 self._artifacts.log_checkpoints()
             self._run.finish(exit_code=exit_code)
+
+    def _send_media_again(self, run_dir: Path) -> None:
+        """Send the media files of earlier online sessions: when one was killed, W&B had its rows, and not yet these."""
+        for files in run_dir.glob(f"wandb/run-*-{self._run.id}/files"):
+            for path in (files / "media").rglob("*.*"):
+                self._run.save(str(path), base_path=str(files), policy="now", glob=False)
 
 
 def _settings(config: Config, *, is_live: bool) -> wandb.Settings:
