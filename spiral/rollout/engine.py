@@ -210,5 +210,7 @@ def engine_args(model_dir: Path, config: Config, seed: int) -> EngineArgs:
         enable_sleep_mode=generators.colocated and not on_cpu,
         enable_lora=learner.lora_rank > 0,
         lora_target_modules=list(learner.lora_targets),  # not the head: vLLM's CPU build cannot score prompts then
+        # On CPUs vLLM computes requests without an adapter with the last place for one (index -1): it has to be empty.
+        max_loras=2 if on_cpu else 1,
         max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= learner.lora_rank),
     )

@@ -21,7 +21,7 @@ from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.play import play
 from spiral.rollout.prompt import MessageBuilder, Prompter
 from spiral.rollout.sampler import Sampler
-from spiral.types import Completion, Episode, Match, WeightsRef
+from spiral.types import BASE, POLICY, Completion, Episode, Match, WeightsRef
 
 DRIVERS = pytest.mark.parametrize("in_process", [True, False], ids=["in_process", "own_process"])
 
@@ -350,6 +350,42 @@ def test_adapters_agree_after_each_sync_and_only_the_newest_is_loaded(
         assert sorted(path.name for path in tmp_path.glob("*/v*")) == ["v000001", "v000002"]
 
     asyncio.run(check())
+
+
+@DRIVERS
+def test_policy_and_base_are_told_apart_in_one_batch(
+    smoke_config: Config, model_dir: Path, tmp_path: Path, in_process: bool
+) -> None:
+    """Requests with the adapter and without it run side by side, and each gets the distribution of its own model."""
+    prompt = [5 + i % 20 for i in range(40)]
+    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path})
+    learner = Learner(config, model_dir)
+    for name, parameter in learner._model.named_parameters():
+        if ".lora_" in name:
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
+    learner._model.set_attn_implementation("sdpa")
+    models = {BASE: AutoModelForCausalLM.from_pretrained(model_dir), POLICY: learner._model}
+
+    async def sample() -> list[tuple[str, Completion]]:
+        async with running(config, model_dir, in_process=in_process) as sampler:
+            await sampler.engine.load(publish(learner, 1))
+            labels = [POLICY, BASE] * 16
+            return list(
+                zip(
+                    labels,
+                    await asyncio.gather(*(sampler.engine.sample(tokens(prompt), p) for p in labels)),
+                    strict=True,
+                )
+            )
+
+    worst = dict.fromkeys(models, 0.0)
+    for label, completion in asyncio.run(sample()):
+        sequence = torch.tensor([[*prompt, *completion.token_ids.tolist()]])
+        with torch.no_grad():
+            logprobs = models[label](sequence).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, sequence[0, len(prompt) :, None])[:, 0]
+        worst[label] = max(worst[label], float((expected - torch.tensor(completion.logprobs.tolist())).abs().max()))
+    assert max(worst.values()) <= 1e-4, worst
 
 
 @DRIVERS
