@@ -2,13 +2,14 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from spiral.cluster.evaluating import running_generators
-from spiral.cluster.failures import explain
+from spiral.cluster.failures import explain, late
 from spiral.cluster.hosts import Host
 from spiral.config import Config
 from spiral.game import Game
@@ -20,10 +21,14 @@ WAIT_S = 2.0
 
 
 class RemoteModel:
-    """The turns of one engine: requests of one turn of the event loop travel together, and so do answers."""
+    """The turns of one engine: requests of one turn of the event loop travel together, and so do answers.
 
-    def __init__(self, host: Host) -> None:
+    An engine that gives no answer for `limit_s` seconds has failed.
+    """
+
+    def __init__(self, host: Host, limit_s: float) -> None:
         self._host = host
+        self._limit_s = limit_s
         self._tickets = itertools.count()
         self._requests: list[TurnRequest] = []
         self._ended: list[str] = []
@@ -35,7 +40,7 @@ class RemoteModel:
         return RemotePlayer(self, f"{next(self._tickets)}")
 
     async def ask(self, game: Game, seat: str, observation: str, error: str | None) -> TurnAnswer:
-        """One turn. Raises RunFailed if the engine dies."""
+        """One turn. Raises RunInterrupted if the engine dies or hangs, and RunFailed if it fails."""
         ticket = next(self._tickets)
         if not self._requests:
             asyncio.get_running_loop().call_soon(self._send)
@@ -58,14 +63,21 @@ class RemoteModel:
     async def _collect(self) -> None:
         """Hand out answers until nobody waits for one."""
         try:
+            answered_s = time.monotonic()
             while self._waiting:
-                answers = await asyncio.wrap_future(self._host.aside("collect_turns", WAIT_S).future())
+                call = asyncio.wrap_future(self._host.aside("collect_turns", WAIT_S).future())
+                answers = await asyncio.wait_for(call, WAIT_S + self._limit_s)
+                if answers:
+                    answered_s = time.monotonic()
+                elif time.monotonic() - answered_s > self._limit_s:
+                    raise TimeoutError
                 for answer in answers:
                     waiting = self._waiting.pop(answer.ticket)
                     if not waiting.done():
                         waiting.set_result(answer)
         except Exception as error:  # noqa: BLE001 -- it belongs to whoever waits for an answer
-            failure = explain(self._host, error, "play")
+            is_late = isinstance(error, TimeoutError)
+            failure = late(self._host, self._limit_s, "answer") if is_late else explain(self._host, error, "play")
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(failure)
@@ -97,4 +109,4 @@ class RemotePlayer:
 def running_model(config: Config, model_dir: Path, adapter_dir: Path | None) -> Iterator[RemoteModel]:
     """An engine with one model, placed like a generator, until the block ends."""
     with running_generators(config, model_dir, adapter_dir) as evaluating:
-        yield RemoteModel(evaluating.generators.hosts()[0])
+        yield RemoteModel(evaluating.generators.hosts()[0], config.generators.hang_timeout_s)

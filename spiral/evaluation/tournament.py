@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spiral.config import UserError
+from spiral.storage.atomic import atomic_file
 from spiral.types import EndReason, EpisodeHeader, Match
 
 Key = tuple[str, str, str, int]
@@ -91,7 +92,7 @@ class ResultsFile:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._settings.exists():
-            before = json.loads(self._settings.read_text())
+            before = self._before()
             for name, label in settings["players"].items():
                 if before["players"].get(name, label) != label:
                     raise UserError(
@@ -106,8 +107,19 @@ class ResultsFile:
                     f"{self._path.parent} holds matches with {key} {before.get(key)}, not {settings[key]}: results of "
                     "different rules cannot be mixed; choose another directory"
                 )
-        self._settings.write_text(json.dumps(settings, indent=1) + "\n")
+        with atomic_file(self._settings) as aside:
+            aside.write_text(json.dumps(settings, indent=1) + "\n")
         return self.read()
+
+    def _before(self) -> dict[str, Any]:
+        """The settings of the matches that are there. Raises UserError if the file is damaged."""
+        try:
+            before = json.loads(self._settings.read_text())
+        except (ValueError, RecursionError):
+            before = None
+        if not isinstance(before, dict) or not isinstance(before.get("players"), dict):
+            raise UserError(f"{self._settings} is damaged: restore it from a copy, or choose another directory")
+        return before
 
     def append(self, results: Iterable[Result]) -> None:
         """Add lines, each of them complete before the next."""
@@ -129,7 +141,7 @@ class ResultsFile:
         for number, line in enumerate(lines, start=1):
             try:
                 result = _result(json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise UserError(f"{self._path}: line {number} is damaged; delete it to play its match again") from error
             found[result.key] = result
         return list(found.values())
