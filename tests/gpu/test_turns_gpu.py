@@ -10,7 +10,7 @@ from spiral.config import Config, load_config
 from spiral.learn.learner import Learner
 from spiral.types import WeightsRef
 from tests.unit.test_learner import config, episodes, model_dir, weights
-from tests.unit.test_turns import bytes_on_device
+from tests.unit.test_offload import bytes_on_device
 
 __all__ = ["model_dir"]  # a fixture
 
