@@ -105,10 +105,11 @@ def run_in_process(step: Step, machine: Machine, state: State, *, rehearse: bool
             reason = f"took longer than {minutes:g} minutes"
         finally:
             _kill_group(process)
+    where = log.absolute().relative_to(ROOT) if log.absolute().is_relative_to(ROOT) else log
     return Result(
         status="failed" if reason else "done",
         seconds=time.monotonic() - start,
-        reason=f"{reason}; output in {log}" if reason else "",
+        reason=f"{reason}; output in {where}" if reason else "",
         figures={} if reason else json.loads(values.read_text()),
         description=machine.description,
     )

@@ -20,7 +20,7 @@ def tests(scale: Scale) -> dict[str, float]:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout)
     if done.returncode:
-        raise RuntimeError(done.stdout.strip().splitlines()[-1])
+        raise RuntimeError(done.stdout.strip().splitlines()[-1].strip("= "))
     return {outcome: counted(done.stdout, outcome) for outcome in ("passed", "skipped")}
 
 

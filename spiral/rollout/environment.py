@@ -15,4 +15,8 @@ def engine_environment(generators: GeneratorsConfig) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, usable_cores())),
             "VLLM_CPU_KVCACHE_SPACE": str(generators.kv_cache_gib),
         }
+    else:
+        # The engine's process cannot use CUDA if it is forked from one that has asked for the number of GPUs, and vLLM
+        # finds out only whether that one has initialised CUDA.
+        env["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     return env

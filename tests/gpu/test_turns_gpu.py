@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spiral.config import Config, load_config
+from spiral.config import Config, GeneratorsConfig, load_config
 from spiral.learn.learner import Learner
+from spiral.rollout.environment import engine_environment
 from spiral.types import WeightsRef
 from tests.unit.test_learner import config, episodes, model_dir, weights
 from tests.unit.test_offload import bytes_on_device
@@ -32,7 +33,11 @@ def test_a_learner_leaves_the_gpu_and_continues(model_dir: Path, options: dict[s
 
 
 @pytest.mark.parametrize("lora_rank", [0, 8])
-def test_an_engine_frees_its_memory_and_samples_with_the_weights_that_wake_it(lora_rank: int, tmp_path: Path) -> None:
+def test_an_engine_frees_its_memory_and_samples_with_the_weights_that_wake_it(
+    lora_rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in engine_environment(GeneratorsConfig(gpus=1)).items():
+        monkeypatch.setenv(name, value)
     pytest.importorskip("vllm")
     from spiral import models
     from spiral.rollout.engine import Engine

@@ -81,11 +81,13 @@ def test_a_tied_tensor_is_published_once(tied_dir: Path, model_dir: Path) -> Non
     one.close()
 
 
+@pytest.mark.parametrize("num_cores", [2, 16])
 @pytest.mark.parametrize("file_bytes", [2**27, 4000])
 def test_weights_are_published_in_files_of_limited_size(
-    model_dir: Path, monkeypatch: pytest.MonkeyPatch, file_bytes: int
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, file_bytes: int, num_cores: int
 ) -> None:
     monkeypatch.setattr("spiral.learn.weights.publisher.GATHERED_BYTES", file_bytes)
+    monkeypatch.setattr("spiral.learn.model.tensor_files.usable_cores", lambda: list(range(num_cores)))
     one = learner(model_dir)
     tensors, expected = published(one), LlamaForCausalLM.from_pretrained(model_dir).state_dict()
     assert tensors.keys() == expected.keys()

@@ -5,8 +5,9 @@ which rows these are.
 """
 
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,10 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from spiral.learn.model.sharding import local_rows, untied
+from spiral.machine import usable_cores
 
 FIRST_ROWS = "first_rows"
 GATHERED_BYTES = 2**27
-"""Size of files with tensors that are made whole for them: the rank that writes them holds those of one at a time."""
+"""Size of files with tensors that are made whole for them."""
+MOST_FILES = 4
+"""So many files are written at once at most."""
 
 
 class TensorFiles:
@@ -103,18 +107,27 @@ def write_whole(
 ) -> None:
     """Write the tensors that `get` returns, in Hugging Face's format, to one file or to files of about `most_bytes`.
 
-    The tensors of one file are held at a time. Without a `directory` nothing is written: `get` is only called, in
-    the same order, by ranks that take part in gathering.
+    One thread copies 1 to 2 GB/s into a file. A machine of at least four cores therefore writes several files at once,
+    while the tensors of the next are gathered; with fewer cores, those of one file are held at a time. Without a
+    `directory` nothing is written: `get` is only called, in the same order, by ranks that take part in gathering.
     """
+    at_once = min(MOST_FILES, len(usable_cores()) // 4)
     groups = _grouped(num_bytes, most_bytes or sum(num_bytes.values()))
     where: dict[str, str] = {}
-    for number, names in enumerate(groups, 1):
-        file = f"{stem}.safetensors" if len(groups) == 1 else f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {name: get(name).contiguous() for name in names}
-        if directory is not None:
-            save_file(tensors, directory / file, metadata={"format": "pt"})
-            where |= dict.fromkeys(names, file)
-        del tensors  # before those of the next file are gathered
+    being_written: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(max(1, at_once)) as threads:
+        for number, names in enumerate(groups, 1):
+            part = "" if len(groups) == 1 else f"-{number:05d}-of-{len(groups):05d}"
+            file = f"{stem}{part}.safetensors"
+            tensors = {name: get(name).contiguous() for name in names}
+            if directory is not None:
+                being_written.append(threads.submit(save_file, tensors, directory / file, metadata={"format": "pt"}))
+                where |= dict.fromkeys(names, file)
+            del tensors  # before those of the next file are gathered
+            while len(being_written) > at_once:
+                being_written.popleft().result()
+        for written in being_written:
+            written.result()
     if directory is not None and len(groups) > 1:
         index = {"metadata": {"total_size": sum(num_bytes.values())}, "weight_map": where}
         (directory / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=1))
