@@ -224,7 +224,10 @@ def main() -> None:
                 append(train(options.out, options.config, variant, seed, options.set))
     runs = [run for run in results() if run.config == options.config]
     if options.plot:
-        plot({f"{run.variant}, seed {run.seed}": curve(run) for run in runs}, options.plot)
+        plot(
+            {f"{run.variant}, seed {run.seed}": curve(run) for run in sorted(runs, key=lambda run: run.seed)},
+            options.plot,
+        )
     sys.exit(0 if not runs or show(Console(width=140), options.config, runs) else 1)
 
 

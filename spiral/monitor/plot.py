@@ -6,6 +6,7 @@ from pathlib import Path
 from spiral.monitor.console import short
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]
+PANEL_INCHES, LETTER_INCHES = 4.2, 0.075
 
 
 def plot(runs: Curves, path: Path) -> Path | None:
@@ -25,7 +26,8 @@ def plot(runs: Curves, path: Path) -> Path | None:
     )
     if not keys:
         return None
-    figure, panels = pyplot.subplots(1, len(keys), figsize=(4.2 * len(keys), 3.6), squeeze=False, layout="constrained")
+    width = PANEL_INCHES * len(keys)
+    figure, panels = pyplot.subplots(1, len(keys), figsize=(width, 3.6), squeeze=False, layout="constrained")
     for panel, key in zip(panels[0], keys, strict=True):
         for label, rows in runs.items():
             points = [row for row in rows if key in row]
@@ -45,7 +47,9 @@ def plot(runs: Curves, path: Path) -> Path | None:
         else:
             panel.axhline(0, color="black", linewidth=0.8)
     if len(runs) > 1:
-        figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
+        num_columns = max(1, int(width / (0.6 + LETTER_INCHES * max(map(len, runs)))))
+        lines, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(lines, labels, fontsize=8, loc="outside lower center", ncols=num_columns)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
