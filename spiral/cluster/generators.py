@@ -17,18 +17,11 @@ from spiral.cluster.hosts import Host, end_hosts
 from spiral.cluster.machines import Machines
 from spiral.cluster.placement import Seat, place_beside, place_generators
 from spiral.cluster.reactor import Outcome, Reactor
+from spiral.cluster.reporting import POLL_S, linger_s
 from spiral.config import Config, RunFailed, RunInterrupted
 from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 
 KIND = "spiral.rollout.generator:Generator"
-POLL_S = 2.0
-"""A generator reports at least this often."""
-LINGER_S = (0.01, 1.0)
-REPORTS_PER_S = (200, 50)
-"""Reports that the driver wants per second: with many generators, each gathers news for longer before it reports.
-
-The second number holds for generators that have matches in reserve, so that no seat is empty in the meantime.
-"""
 HOUR_S = 3600.0
 PLACE_EVERY_S = 2.0
 
@@ -321,13 +314,6 @@ class Generators:
         """End the generators and their engines."""
         end_hosts(self.hosts())
         self.members.clear()
-
-
-def linger_s(num_generators: int) -> tuple[float, float]:
-    """How long a generator gathers matches that have ended before it reports them: without and with a reserve."""
-    least, most = LINGER_S
-    short, long = (min(most, max(least, num_generators / rate)) for rate in REPORTS_PER_S)
-    return short, long
 
 
 def _forget(busy: dict[str, Member], name: str, _: Any) -> None:

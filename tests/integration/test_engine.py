@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.config import Config
+from spiral.learn.batching import micro_batches
+from spiral.learn.kernels.packing import make_batch
 from spiral.learn.learner import Learner
+from spiral.learn.rank import SINGLE_RANK
 from spiral.learn.samples import make_samples, score_turns
 from spiral.rollout.engine import Engine
 from spiral.rollout.game_calls import GameCalls
@@ -303,7 +306,8 @@ def test_in_bfloat16_a_temperature_scales_the_difference_between_sampler_and_lea
         no_advantage = [(0.0,) * len(episode.turns) for episode in episodes]
         table = make_samples(score_turns(episodes, no_advantage, gamma=1.0, format_penalty=0.0))
         found = []
-        for batch, _ in learner._micro_batches(table, list(range(len(table))), 0):
+        for chosen, _ in micro_batches(table, range(len(table)), config.learner, SINGLE_RANK):
+            batch = make_batch(table, chosen, current_version=0)
             with torch.no_grad():
                 found.append((learner._forward(batch).logprob_T - batch.behavior_logprob_T).abs())
         return np.asarray(torch.cat(found).double())

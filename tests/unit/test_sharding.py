@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spiral.learn.learner import Learner
-from spiral.learn.model.sharding import Rank, balance_by_length, open_store, untied
+from spiral.learn.model.sharding import Rank, open_store, untied
 from spiral.learn.model.tensor_files import TensorFiles, write_rows
 from spiral.network import interface_to
 from spiral.storage.episode_files import EpisodeFiles
@@ -25,17 +25,6 @@ OPTIONS = {"kl_coef": 0.1, "reference_refresh_every": 2, "micro_batch_size": 1, 
 STEPS = 3
 # The ranks find the interface themselves.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "GLOO_SOCKET_IFNAME"}
-
-
-def test_items_are_distributed_so_that_costs_are_even() -> None:
-    costs = [1, 9, 2, 8, 3, 7]
-    shares = balance_by_length(costs, 2)
-    assert sorted(shares[0] + shares[1]) == list(range(6))
-    assert sorted(sum(costs[i] for i in share) for share in shares) == [15, 15]
-
-
-def test_with_fewer_items_than_ranks_some_ranks_get_none() -> None:
-    assert sorted(map(len, balance_by_length([5, 5], 3))) == [0, 1, 1]
 
 
 def test_untied_keeps_a_tensor_under_its_first_name() -> None:
