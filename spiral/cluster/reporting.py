@@ -1,4 +1,4 @@
-"""How often a generator reports to the driver. Imports nothing heavy: `spiral plan` simulates it."""
+"""How often a generator reports to the driver; `spiral plan` simulates it."""
 
 POLL_S = 2.0
 """A generator reports at least this often."""

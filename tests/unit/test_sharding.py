@@ -17,7 +17,7 @@ from spiral.learn.model.tensor_files import TensorFiles, write_rows
 from spiral.network import interface_to
 from spiral.storage.episode_files import EpisodeFiles
 from tests import processes
-from tests.unit.test_learner import RECIPE, config, episodes, largest_difference, learner, model_dir, save
+from tests.learners import RECIPE, config, episodes, largest_difference, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
 
