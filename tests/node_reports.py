@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from spiral.config import Config
-from spiral.doctor.facts import GIB, Facts, Gpu, Place
+from spiral.doctor.facts import Facts, Gpu, Place
 from spiral.doctor.findings import Finding
 from spiral.doctor.needs import Needs
 from spiral.doctor.nodes import NodeReport
 from spiral.doctor.probe import Link
+from spiral.machine import GIB
 
 KEY = "k3y-" * 10
 

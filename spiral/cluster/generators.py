@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any, Literal
 
 from spiral.cluster.dispatcher import Arrival, Dispatcher
-from spiral.cluster.failures import explain, late, one_line
+from spiral.cluster.failures import explain, late
 from spiral.cluster.hosts import Host, end_hosts
 from spiral.cluster.machines import Machines
 from spiral.cluster.placement import Seat, place_beside, place_generators
 from spiral.cluster.reactor import Outcome, Reactor
 from spiral.cluster.reporting import POLL_S, linger_s
 from spiral.config import Config, RunFailed, RunInterrupted
+from spiral.errors import summary
 from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 
 KIND = "spiral.rollout.generator:Generator"
@@ -184,7 +185,7 @@ class Generators:
             if self._is_starting or not isinstance(error, RunFailed):
                 self._reactor.fail(error)
             else:
-                self._lose(member, one_line(error))
+                self._lose(member, summary(error))
 
         self._reactor.watch(reference, handle)
 
@@ -227,7 +228,7 @@ class Generators:
         for member in list(self.members.values()):
             limit_s = limits.get(member.state, report_s)
             if now - member.since_s > limit_s and not self._is_starting:
-                self._lose(member, one_line(late(member.host, limit_s, "answer")))
+                self._lose(member, summary(late(member.host, limit_s, "answer")))
         if not self._is_starting and not self._is_asleep and now - self._placed_s > PLACE_EVERY_S:
             self._placed_s = now
             self._start_missing(now)
@@ -300,7 +301,7 @@ class Generators:
             lambda: not late_ones() or time.monotonic() - start_s > limit_s, interruptible=self._is_starting
         )
         for member in late_ones():
-            self._lose(member, one_line(late(member.host, limit_s, action)))
+            self._lose(member, summary(late(member.host, limit_s, action)))
 
     def updated_together(self, version: int) -> None:
         """The learner has sent policy version `version` to all generators at once."""

@@ -19,6 +19,7 @@ from spiral.monitor.outcome import Ending, OutcomeFile
 from spiral.storage.run_lock import is_locked
 
 State = Literal["running"] | Ending
+HEADINGS = ("run", "state", "step", "size", "last row", "best strength")
 STATE_STYLES = {"running": "green", "finished": "blue", "interrupted": "yellow", "failed": "red"}
 
 
@@ -103,15 +104,23 @@ def state_of(directory: Path, rows: Sequence[Row]) -> tuple[State, str]:
 def runs_table(runs: Sequence[RunSummary]) -> Table:
     """The runs as a table."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("run", "state", "step", "best strength", "size", "last row"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading in ("step", "size", "last row") else "left")
     for run in runs:
-        state = Text(run.state, STATE_STYLES[run.state])
-        best = Text("\n".join(map(str, run.best)) or "-")
-        progress = f"{run.step}/{'?' if run.steps is None else run.steps}"
-        age = age_text(time.time() - run.modified_s)
-        table.add_row(Text(run.directory.name), state, progress, best, size_text(run.num_bytes), age)
+        table.add_row(*cells(run, between="\n"))
     return table
+
+
+def cells(run: RunSummary, between: str) -> tuple[Text | str, ...]:
+    """The row of a run in a table with these HEADINGS; `between` separates its best results."""
+    return (
+        Text(run.directory.name),
+        Text(run.state, STATE_STYLES[run.state]),
+        f"{run.step}/{'?' if run.steps is None else run.steps}",
+        size_text(run.num_bytes),
+        age_text(time.time() - run.modified_s),
+        Text(between.join(map(str, run.best)) or "-"),
+    )
 
 
 def num_steps(directory: Path) -> int | None:

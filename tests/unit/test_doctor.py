@@ -13,12 +13,12 @@ from rich.console import Console
 
 from spiral.doctor import facts as gathering
 from spiral.doctor.examine import Diagnosis, check_config, check_wandb, examine
-from spiral.doctor.facts import GIB, Gpu, Question, gather, sizes_of
+from spiral.doctor.facts import Gpu, Question, gather, sizes_of
 from spiral.doctor.findings import fault, grouped, healthy, named, note, ok
 from spiral.doctor.needs import ROOM, Needs
 from spiral.doctor.probe import Endpoint, Probe
 from spiral.doctor.report import as_json, show
-from spiral.machine import existing_parent
+from spiral.machine import GIB, existing_parent
 from spiral.network import interfaces, listen
 from tests.node_reports import KEY, config, facts, node, only
 

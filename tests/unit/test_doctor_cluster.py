@@ -17,10 +17,10 @@ from spiral.doctor.cluster_checks import (
     socket_interfaces,
     uses_nccl,
 )
-from spiral.doctor.facts import GIB
 from spiral.doctor.needs import ROOM
 from spiral.doctor.nodes import Places, node_names
 from spiral.doctor.probe import Link
+from spiral.machine import GIB
 from tests.node_reports import NEEDS, ON_GPUS, config, facts, node, only, place, states, two
 
 

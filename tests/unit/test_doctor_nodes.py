@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from spiral.doctor.facts import GIB
 from spiral.doctor.findings import fault, ok
 from spiral.doctor.machine_checks import cache, cpu_installation, gpus, run_directory, shared_memory, version
+from spiral.machine import GIB
 from tests.node_reports import H100, NEEDS, ON_GPUS, VERSIONS, config, facts, node, only, place, two
 
 

@@ -140,8 +140,9 @@ def test_the_table_fits_80_columns(tmp_path: Path) -> None:
     console.print(runs_table(list_runs(tmp_path)))
     assert isinstance(console.file, StringIO)
     lines = console.file.getvalue().splitlines()
-    assert lines[0].split() == ["run", "state", "step", "best", "strength", "size", "last", "row"]
-    assert lines[1].split()[:7] == ["quickstart", "finished", "20/20", "kuhn_poker", "NashConv", "0.100", "@10"]
+    assert lines[0].split() == ["run", "state", "step", "size", "last", "row", "best", "strength"]
+    assert lines[1].split()[:3] == ["quickstart", "finished", "20/20"]
+    assert lines[1].split()[-4:] == ["kuhn_poker", "NashConv", "0.100", "@10"]
     assert len(lines) == 3
     assert max(map(len, lines)) <= 80
 
