@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -68,7 +69,10 @@ def list_runs(parent: Path) -> list[RunSummary]:
 
 def is_run(directory: Path) -> bool:
     """Whether `directory` is a run directory."""
-    return (directory / "config.yaml").is_file()
+    try:
+        return (directory / "config.yaml").is_file()
+    except OSError:  # somebody else's, that may not be looked into
+        return False
 
 
 def summarise(directory: Path) -> RunSummary:
@@ -76,7 +80,7 @@ def summarise(directory: Path) -> RunSummary:
     damage = ""
     try:
         rows: Sequence[Row] = MetricsFile(directory).read()
-    except UserError as error:
+    except (UserError, OSError) as error:
         rows, damage = [], str(error)
     state, reason = state_of(directory, rows)
     return RunSummary(
@@ -162,7 +166,7 @@ def _num_bytes(directory: Path) -> int:
 
 def _modified_s(directory: Path) -> float:
     for name in ("metrics.jsonl", "config.yaml"):
-        if (directory / name).exists():
+        with suppress(OSError):  # a run that is being removed
             return (directory / name).stat().st_mtime
     return 0.0
 

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from rich.console import Console
@@ -132,6 +134,36 @@ def test_damaged_files_do_not_hide_the_other_runs(tmp_path: Path) -> None:
     assert runs["good"].state == "finished"
     assert runs["bad"].steps is None
     assert "line 1 is damaged" in runs["bad"].reason
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[None]:
+    """Root may read everything; whoever else runs the tests stays who they are."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that others may read, unlike `tmp_path`."""
+    with TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+def test_what_may_not_be_read_does_not_hide_the_other_runs(public_path: Path, request: pytest.FixtureRequest) -> None:
+    make_run(public_path / "ours", ROWS)
+    (make_run(public_path / "unreadable", ROWS) / "metrics.jsonl").chmod(0)
+    (make_run(public_path / "private", ROWS)).chmod(0)
+    request.getfixturevalue("as_nobody")
+    runs = {run.directory.name: run for run in list_runs(public_path)}
+    assert set(runs) == {"ours", "unreadable"}
+    assert runs["ours"].state == "finished"
+    assert "Permission denied" in runs["unreadable"].reason
 
 
 def test_the_table_fits_80_columns(tmp_path: Path) -> None:
