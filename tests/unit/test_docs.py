@@ -21,8 +21,17 @@ PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").
 @pytest.mark.parametrize("page", PAGES)
 def test_links_are_not_broken(page: str) -> None:
     path = ROOT / page
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
-        assert target.startswith("https://") or (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", path.read_text()):
+        if not target.startswith("https://"):
+            there = path.parent / target if target else path
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> list[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_games_page_counts_the_games() -> None:
