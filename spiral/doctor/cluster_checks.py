@@ -28,7 +28,7 @@ def check_cluster(
             if report.plugin_fault:
                 yield fault("plug-ins", "missing", report.plugin_fault, [report.name])
     yield from run_directories(asked, places, needs)
-    if len(reports) > 1:
+    if len(reports) > 1 and asked:
         yield from network(asked, places)
         yield from clocks(asked)
         if config is not None and uses_nccl(config, places):

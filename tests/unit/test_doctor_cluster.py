@@ -8,6 +8,7 @@ import pytest
 
 from spiral.doctor.cluster_checks import (
     answers,
+    check_cluster,
     clocks,
     model,
     network,
@@ -125,3 +126,9 @@ def test_nodes_of_one_host_name_are_told_apart() -> None:
 
     nodes: Any = [Named("a", "x", "10.0.0.1"), Named("b", "x", "10.0.0.2"), Named("c", "y", "10.0.0.3")]
     assert node_names(nodes) == {"a": "x (10.0.0.1)", "b": "x (10.0.0.2)", "c": "y"}
+
+
+def test_where_no_node_answers_nothing_else_is_said_of_them() -> None:
+    reports = [node(number, error="timed out after 20 s") for number in (1, 2)]
+    found = check_cluster(config(), NEEDS, reports, [], Places())
+    assert [(finding.what, finding.where) for finding in found] == [("answers", ("node1",)), ("answers", ("node2",))]
