@@ -30,7 +30,8 @@ from spiral.cluster.placement import Node, Seat
 from spiral.config import load_config
 from spiral.headers import episode_header
 from spiral.league.schedule import Schedule
-from spiral.learn.kernels.packing import make_batch, plan_packs
+from spiral.learn.batching import plan_packs
+from spiral.learn.kernels.packing import make_batch
 from spiral.learn.samples import make_samples, score_turns
 from spiral.stop import Stop
 from spiral.types import Completion, Deal, EngineFigures, Episode, Match, Report, Turn

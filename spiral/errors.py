@@ -11,3 +11,8 @@ class RunFailed(RuntimeError):
 
 class RunInterrupted(RunFailed):
     """A run ended because a process or a machine failed. Exit code 75: resume it from its last checkpoint."""
+
+
+def summary(error: BaseException) -> str:
+    """The type and the message of an exception, on one line of at most 500 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

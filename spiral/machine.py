@@ -5,6 +5,7 @@ import itertools
 import os
 from pathlib import Path
 
+GIB = 2**30  # bytes
 UNUSED_BY_TEXT_MODELS = ("torchvision", "torchaudio", "torchcodec")
 
 

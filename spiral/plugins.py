@@ -18,6 +18,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from spiral.errors import summary
+
 
 @cache
 def registered(group: str) -> dict[str, EntryPoint]:
@@ -37,8 +39,7 @@ def load_plugin(group: str, name: str, what: str) -> Any:
             module, _, attribute = name.partition(":")
             return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever the plug-in's own module raises while it is imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{what} {name!r} cannot be imported: {reason}") from error
+        raise ValueError(f"{what} {name!r} cannot be imported: {summary(error)}") from error
     raise ValueError(f"unknown {what} {name!r}; {did_you_mean(name, registered(group))} Another form: module:attribute")
 
 

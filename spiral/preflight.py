@@ -8,14 +8,12 @@ from spiral import models
 from spiral.config import Config, UserError
 from spiral.game import Game, make, scripted
 from spiral.game.solve import exact_games
-from spiral.machine import existing_parent, num_gpus, packages_that_break_vllm
+from spiral.machine import GIB, existing_parent, num_gpus, packages_that_break_vllm
 from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.rollout.prompt import MessageBuilder
 from spiral.types import BASE, POLICY
-
-GIB = 2**30
 
 
 def check(config: Config, *, new_run: bool) -> None:

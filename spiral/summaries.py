@@ -1,5 +1,7 @@
 """Summaries of many values as flat metrics."""
 
+import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +18,11 @@ def quantiles(key: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def mean_with_ci95(key: str, values: Sequence[float]) -> dict[str, float]:
-    """`<key>_mean` and, for more than one value, `<key>_ci95`: the half-width of the mean's normal 95% interval."""
-    metrics = {f"{key}_mean": sum(values) / len(values)}
-    if len(values) > 1:
-        metrics[f"{key}_ci95"] = float(1.96 * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return metrics
+    """`<key>_mean` and, for more than one value, `<key>_ci95`, as `ci95` gives it."""
+    margin = ci95(values)
+    return {f"{key}_mean": sum(values) / len(values)} | ({} if margin is None else {f"{key}_ci95": margin})
+
+
+def ci95(values: Sequence[float]) -> float | None:
+    """The half-width of the normal 95% interval of the mean of `values`; None if there are fewer than two."""
+    return 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -87,7 +87,7 @@ def remarks(game: Standings) -> list[str]:
     if game.cycles.groups:
         lines.append("within a cycle the order of the ratings means nothing: read the cross table")
     if game.cycles.cyclic_share is not None and len(game.lines) > 2:
-        lines.append(f"{game.cycles.cyclic_share:.0%} of the squared mean returns are no difference of ratings")
+        lines.append(f"{game.cycles.cyclic_share:.0%} of the squared mean returns cannot be explained by ratings")
     return [*lines, *game.notes]
 
 

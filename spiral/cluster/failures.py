@@ -6,6 +6,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskErro
 
 from spiral.cluster.hosts import Host
 from spiral.config import RunFailed, RunInterrupted, UserError
+from spiral.errors import summary
 
 DISK_ERRORS = (ENOSPC, EDQUOT, EROFS, EIO)
 """What a full or failing disk gives: the user's to fix, and nobody's bug."""
@@ -25,19 +26,14 @@ def explain(host: Host, error: BaseException, action: str) -> Exception:
             return cause
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
             return cause
-        return RunFailed(f"{where} failed to {action}: {one_line(cause or error)}\n{log}\n{error}")
+        return RunFailed(f"{where} failed to {action}: {summary(cause or error)}\n{log}\n{error}")
     if isinstance(error, RayActorError):
         return RunInterrupted(f"{where} died; {log}")
     if isinstance(error, ObjectLostError):
         return RunInterrupted(f"{where}: what it returned was lost with its machine; {log}")
     if isinstance(error, RayError):
-        return RunInterrupted(f"{where} failed to {action}: {one_line(error)}; {log}")
-    return error if isinstance(error, Exception) else RunFailed(f"{where} failed to {action}: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """The type and the message of an exception, without line breaks."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return RunInterrupted(f"{where} failed to {action}: {summary(error)}; {log}")
+    return error if isinstance(error, Exception) else RunFailed(f"{where} failed to {action}: {summary(error)}")
 
 
 def late(host: Host, limit_s: float, action: str) -> RunInterrupted:

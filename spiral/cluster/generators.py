@@ -12,23 +12,17 @@ from functools import partial
 from typing import Any, Literal
 
 from spiral.cluster.dispatcher import Arrival, Dispatcher
-from spiral.cluster.failures import explain, late, one_line
+from spiral.cluster.failures import explain, late
 from spiral.cluster.hosts import Host, end_hosts
 from spiral.cluster.machines import Machines
 from spiral.cluster.placement import Seat, place_beside, place_generators
 from spiral.cluster.reactor import Outcome, Reactor
+from spiral.cluster.reporting import POLL_S, linger_s
 from spiral.config import Config, RunFailed, RunInterrupted
+from spiral.errors import summary
 from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 
 KIND = "spiral.rollout.generator:Generator"
-POLL_S = 2.0
-"""A generator reports at least this often."""
-LINGER_S = (0.01, 1.0)
-REPORTS_PER_S = (200, 50)
-"""Reports that the driver wants per second: with many generators, each gathers news for longer before it reports.
-
-The second number holds for generators that have matches in reserve, so that no seat is empty in the meantime.
-"""
 HOUR_S = 3600.0
 PLACE_EVERY_S = 2.0
 
@@ -191,7 +185,7 @@ class Generators:
             if self._is_starting or not isinstance(error, RunFailed):
                 self._reactor.fail(error)
             else:
-                self._lose(member, one_line(error))
+                self._lose(member, summary(error))
 
         self._reactor.watch(reference, handle)
 
@@ -234,7 +228,7 @@ class Generators:
         for member in list(self.members.values()):
             limit_s = limits.get(member.state, report_s)
             if now - member.since_s > limit_s and not self._is_starting:
-                self._lose(member, one_line(late(member.host, limit_s, "answer")))
+                self._lose(member, summary(late(member.host, limit_s, "answer")))
         if not self._is_starting and not self._is_asleep and now - self._placed_s > PLACE_EVERY_S:
             self._placed_s = now
             self._start_missing(now)
@@ -307,7 +301,7 @@ class Generators:
             lambda: not late_ones() or time.monotonic() - start_s > limit_s, interruptible=self._is_starting
         )
         for member in late_ones():
-            self._lose(member, one_line(late(member.host, limit_s, action)))
+            self._lose(member, summary(late(member.host, limit_s, action)))
 
     def updated_together(self, version: int) -> None:
         """The learner has sent policy version `version` to all generators at once."""
@@ -321,13 +315,6 @@ class Generators:
         """End the generators and their engines."""
         end_hosts(self.hosts())
         self.members.clear()
-
-
-def linger_s(num_generators: int) -> tuple[float, float]:
-    """How long a generator gathers matches that have ended before it reports them: without and with a reserve."""
-    least, most = LINGER_S
-    short, long = (min(most, max(least, num_generators / rate)) for rate in REPORTS_PER_S)
-    return short, long
 
 
 def _forget(busy: dict[str, Member], name: str, _: Any) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from spiral.cluster.failures import one_line
 from spiral.cluster.hosts import Host, Setup, end_hosts, start_host
 from spiral.cluster.machines import Machines, shipped_modules
 from spiral.cluster.placement import Node, Seat, place_beside, place_learner
 from spiral.cluster.session import ray_session
 from spiral.config import Config
+from spiral.errors import summary
 
 CLOCK_TRIES = 5
 
@@ -109,4 +109,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, RayActorError):
         lines = [line for line in str(error).splitlines() if line.strip()]
         return lines[-1].strip() if lines else type(error).__name__
-    return one_line(getattr(error, "cause", None) or error)
+    return summary(getattr(error, "cause", None) or error)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from spiral.config import Config
-from spiral.doctor.facts import GIB, SOCKET_VARIABLES, Facts
+from spiral.doctor.facts import SOCKET_VARIABLES, Facts
 from spiral.doctor.findings import Finding, fault, note, ok
 from spiral.doctor.machine_checks import Asked, run_directory
 from spiral.doctor.needs import ROOM, Needs
 from spiral.doctor.nodes import NodeReport, Places
+from spiral.machine import GIB
 
 CLOCK_NOTE_S, CLOCK_FAULT_S = 1.0, 60.0
 """Clocks that differ confuse whoever compares logs; from about a minute on, servers refuse requests as too old."""
@@ -27,7 +28,7 @@ def check_cluster(
             if report.plugin_fault:
                 yield fault("plug-ins", "missing", report.plugin_fault, [report.name])
     yield from run_directories(asked, places, needs)
-    if len(reports) > 1:
+    if len(reports) > 1 and asked:
         yield from network(asked, places)
         yield from clocks(asked)
         if config is not None and uses_nccl(config, places):

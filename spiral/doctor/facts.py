@@ -25,7 +25,6 @@ SOURCES = ("spiral", "spiral_games")
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits")
 NVIDIA_SMI_S = 20.0
 SOCKET_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
-GIB = 2**30
 MIB = 2**20
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from spiral.config import Config
-from spiral.doctor.facts import GIB, Facts, Gpu, Place
+from spiral.doctor.facts import Facts, Gpu, Place
 from spiral.doctor.findings import Finding, fault, note, ok
 from spiral.doctor.needs import ROOM, Needs
 from spiral.doctor.nodes import NodeReport
+from spiral.machine import GIB
 
 ON_EVERY_NODE = ("python", "spiral", "ray", "torch", "vllm", "transformers", "peft", "textarena", "open_spiel")
 PYTHONS = ("3.11", "3.12")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from spiral import models, preflight
 from spiral.config import Config, UserError
-from spiral.doctor.facts import GIB, Question, sizes_of
+from spiral.doctor.facts import Question, sizes_of
+from spiral.machine import GIB
 from spiral.storage.weight_store import VERSIONS_AT_ONCE
 
 ROOM = GIB // 4

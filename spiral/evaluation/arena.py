@@ -1,11 +1,11 @@
 """Paired matches against a fixed player: every seed is played twice, once in each role."""
 
-import math
 import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spiral.summaries import ci95
 from spiral.types import POLICY, EpisodeHeader, Match
 
 
@@ -23,8 +23,7 @@ class Score:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Score":
         """The mean of at least one value, one per pair."""
-        ci95 = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        return cls(statistics.fmean(values), ci95, len(values))
+        return cls(statistics.fmean(values), ci95(values), len(values))
 
 
 def paired_matches(game: str, opponent: str, num_pairs: int, seed: int, first_id: int = 0) -> list[Match]:

@@ -114,7 +114,7 @@ def evaluate_policy(
         sound = [header for header in pairing if header.end_reason != "void"]
         shown.append((sound or pairing)[0].match.id)
         if len(sound) < num_each:
-            warnings.append(f"{game} against {opponent}: {_first_error(pairing)}")
+            warnings.append(f"{game} against {opponent}: {void_text(pairing)}")
     if any(header.end_reason != "void" for header in headers):
         metrics["eval/illegal_rate"] = _illegal_rate(headers)
     return Evaluation(
@@ -134,7 +134,7 @@ def _strength_metrics(game: str, strength: Strength) -> dict[str, float]:
     return {f"eval/{game}/{name}": value for name, value in measured.items()}
 
 
-def _first_error(episodes: Sequence[EpisodeHeader]) -> str:
+def void_text(episodes: Sequence[EpisodeHeader]) -> str:
     """How many of the matches were void, and why the first of them was, in one line."""
     void = [episode for episode in episodes if episode.end_reason == "void"]
     reason = " ".join((void[0].error or "no reason given").split())

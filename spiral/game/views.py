@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from spiral.errors import summary
 from spiral.game.picture import Picture, picture
 from spiral.game.protocol import Game
 from spiral.game.registry import make
@@ -41,8 +42,7 @@ def replayed(episode: Episode) -> list[Seats]:
     except NotReplayable:
         raise
     except Exception as error:  # a game may be a plug-in that raises anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise NotReplayable(f"{match.game} cannot be played again: {reason:.200}") from error
+        raise NotReplayable(f"{match.game} cannot be played again: {summary(error)}") from error
     return seats
 
 

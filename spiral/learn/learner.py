@@ -6,20 +6,20 @@
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoTokenizer
 
 from spiral.config import Config
 from spiral.headers import episode_header
 from spiral.learn.advantage import CheckedEstimator
+from spiral.learn.batching import cut_evenly, micro_batches
 from spiral.learn.diversity import diversity_metrics
 from spiral.learn.kernels.logprobs import TokenStats
-from spiral.learn.kernels.packing import Batch, make_batch, plan_packs
+from spiral.learn.kernels.packing import Batch, make_batch
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.loss import LossInputs, entropy_loss, importance_ratios, kl_loss, load_loss, reinforce
 from spiral.learn.model.average import WeightAverage, blend
@@ -29,10 +29,10 @@ from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.parameters import DTYPES, trainable
 from spiral.learn.model.policy import Policy
 from spiral.learn.model.reference import Reference
-from spiral.learn.model.sharding import all_reduce, balance_by_length, join, materialise, shard, weights_at_rest
+from spiral.learn.model.sharding import all_reduce, join, materialise, shard, weights_at_rest
 from spiral.learn.rank import SINGLE_RANK, Rank
 from spiral.learn.recording import EpisodeRecorder, TrainedStep
-from spiral.learn.samples import cut_evenly, make_samples, score_turns
+from spiral.learn.samples import make_samples, score_turns
 from spiral.learn.step_metrics import StepMetrics
 from spiral.learn.turn_metrics import TurnFigures
 from spiral.learn.weights.publisher import Publisher
@@ -169,7 +169,8 @@ class Learner:
         weights_are_current = step_metrics.num_optimizer_steps == 0
         nonfinite_matches: set[int] = set()
         self._optimizer.zero_grad()
-        for batch, weight in self._micro_batches(table, samples, version):
+        for chosen, weight in micro_batches(table, samples, self._config.learner, self._rank):
+            batch = make_batch(table, chosen, version, self._device)
             stats = self._forward(batch)
             inputs = LossInputs(
                 logprob_T=stats.logprob_T,
@@ -231,25 +232,6 @@ class Learner:
         matches = sorted(nonfinite_matches or set(all_matches))
         plugin = "" if self._loss is reinforce else f" (learner.loss {self._config.learner.loss})"
         raise FloatingPointError(f"{what} in a batch with matches {matches}{plugin}")
-
-    def _micro_batches(self, table: SampleTable, samples: list[int], version: int) -> Iterator[tuple[Batch, float]]:
-        """This rank's share of the samples, as (batch, weight of its loss). Equal samples are in one batch.
-
-        Every rank must take part in every forward pass: one that has run out of packs repeats a sample with weight 0.
-        """
-        cfg = self._config.learner
-        first, numbers = table.distinct(np.array(samples))
-        equal: list[list[int]] = [[] for _ in first]
-        for sample, number in zip(samples, numbers, strict=True):
-            equal[number].append(sample)
-        lengths = table.tokens.count[first].tolist()
-        shares = balance_by_length(lengths, self._rank.count)
-        plans = [plan_packs([lengths[i] for i in share], cfg.pack_tokens) for share in shares]
-        share, packs = shares[self._rank.index], plans[self._rank.index]
-        for begin in range(0, max(map(len, plans)), cfg.micro_batch_size):
-            packed = packs[begin : begin + cfg.micro_batch_size]
-            chosen = [sample for pack in packed for i in pack for sample in equal[share[i]]]
-            yield make_batch(table, chosen or samples[:1], version, self._device), float(bool(chosen))
 
     def _forward(self, batch: Batch) -> TokenStats:
         """Statistics of the trained tokens under the policy, including the KL to the reference if there is one."""

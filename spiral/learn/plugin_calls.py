@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from spiral.config import UserError
+from spiral.errors import summary
 from spiral.plugins import load_plugin
 
 
@@ -33,5 +34,4 @@ def errors_named(plugin: str) -> Iterator[None]:
         yield
     except Exception as error:
         traceback.print_exc()
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{plugin}: {reason}") from error
+        raise UserError(f"{plugin}: {summary(error)}") from error

@@ -4,9 +4,7 @@ A turn whose prompt extends the role's previous turn (prompt and completion) tok
 sample, so that the turns of a conversation share one forward pass. Any other turn starts a new sample.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -84,13 +82,6 @@ def make_samples(turns: Sequence[ScoredTurn]) -> SampleTable:
         max_version_B=np.maximum.reduceat([turn.completion.max_version for turn in turns], first_B),
         game_B=[turn.match.game for turn in begun],
     )
-
-
-def cut_evenly(indices: Sequence[int], most: int) -> list[list[int]]:
-    """Cut `indices` into the fewest parts of at most `most`, in order, whose sizes differ by at most 1."""
-    num_parts = math.ceil(len(indices) / most)
-    bounds = [part * len(indices) // num_parts for part in range(num_parts + 1)] if indices else []
-    return [list(indices[start:end]) for start, end in pairwise(bounds)]
 
 
 def _num_continued(before: ScoredTurn, turn: ScoredTurn) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spiral.errors import UserError
+from spiral.errors import UserError, summary
 from spiral.monitor.files import EVALUATIONS, MetricsFile, Row
 from spiral.monitor.sink import Sink
 from spiral.storage.episode_files import EpisodeFiles
@@ -177,6 +177,5 @@ class Feed:
     def _report(self, error: Exception) -> None:
         """Say once per failure, until the sink works again."""
         if not self._num_failures:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self._say(f"warning: {self._label} failed, and is tried again: {reason:.300}")
+            self._say(f"warning: {self._label} failed, and is tried again: {summary(error)}")
         self._num_failures += 1

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from spiral.config import UserError
 from spiral.storage.atomic import atomic_file
@@ -38,7 +37,14 @@ class MetricsFile:
             file.seek(offset)
             *lines, rest = file.read().split(b"\n")
             end = file.tell() - len(rest)
-        return [self._row(number, line) for number, line in enumerate(lines, start=1)], end
+        rows = [_row(line) for line in lines]
+        if None in rows:
+            number = self._path.read_bytes()[:offset].count(b"\n") + rows.index(None) + 1
+            raise UserError(
+                f"{self._path}: line {number} is damaged; restore the file from a copy, or delete that line, "
+                "which loses the metrics of one step"
+            )
+        return [row for row in rows if row is not None], end
 
     def truncate(self, last_step: int) -> None:
         """Drop the rows after `last_step`: a resumed run plays those steps again."""
@@ -46,22 +52,12 @@ class MetricsFile:
         with atomic_file(self._path) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def _row(self, number: int, line: bytes) -> dict[str, float]:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not _is_row(row):
-            raise UserError(
-                f"{self._path}: line {number} is damaged; restore the file from a copy, or delete that line, "
-                "which loses the metrics of one step"
-            )
-        return row  # type: ignore[no-any-return]
 
-
-def _is_row(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and "step" in value
-        and all(isinstance(number, int | float) for number in value.values())
-    )
+def _row(line: bytes) -> dict[str, float] | None:
+    """The row in a line, or None if it holds none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_row = isinstance(row, dict) and "step" in row and all(isinstance(number, int | float) for number in row.values())
+    return row if is_row else None

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from spiral.monitor.outcome import Ending, OutcomeFile
 from spiral.storage.run_lock import is_locked
 
 State = Literal["running"] | Ending
+HEADINGS = ("run", "state", "step", "size", "last row", "best strength")
 STATE_STYLES = {"running": "green", "finished": "blue", "interrupted": "yellow", "failed": "red"}
 
 
@@ -67,7 +69,10 @@ def list_runs(parent: Path) -> list[RunSummary]:
 
 def is_run(directory: Path) -> bool:
     """Whether `directory` is a run directory."""
-    return (directory / "config.yaml").is_file()
+    try:
+        return (directory / "config.yaml").is_file()
+    except OSError:  # somebody else's, that may not be looked into
+        return False
 
 
 def summarise(directory: Path) -> RunSummary:
@@ -75,7 +80,7 @@ def summarise(directory: Path) -> RunSummary:
     damage = ""
     try:
         rows: Sequence[Row] = MetricsFile(directory).read()
-    except UserError as error:
+    except (UserError, OSError) as error:
         rows, damage = [], str(error)
     state, reason = state_of(directory, rows)
     return RunSummary(
@@ -103,15 +108,23 @@ def state_of(directory: Path, rows: Sequence[Row]) -> tuple[State, str]:
 def runs_table(runs: Sequence[RunSummary]) -> Table:
     """The runs as a table."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("run", "state", "step", "best strength", "size", "last row"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading in ("step", "size", "last row") else "left")
     for run in runs:
-        state = Text(run.state, STATE_STYLES[run.state])
-        best = Text("\n".join(map(str, run.best)) or "-")
-        progress = f"{run.step}/{'?' if run.steps is None else run.steps}"
-        age = age_text(time.time() - run.modified_s)
-        table.add_row(Text(run.directory.name), state, progress, best, size_text(run.num_bytes), age)
+        table.add_row(*cells(run, between="\n"))
     return table
+
+
+def cells(run: RunSummary, between: str) -> tuple[Text | str, ...]:
+    """The row of a run in a table with these HEADINGS; `between` separates its best results."""
+    return (
+        Text(run.directory.name),
+        Text(run.state, STATE_STYLES[run.state]),
+        f"{run.step}/{'?' if run.steps is None else run.steps}",
+        size_text(run.num_bytes),
+        age_text(time.time() - run.modified_s),
+        Text(between.join(map(str, run.best)) or "-"),
+    )
 
 
 def num_steps(directory: Path) -> int | None:
@@ -153,7 +166,7 @@ def _num_bytes(directory: Path) -> int:
 
 def _modified_s(directory: Path) -> float:
     for name in ("metrics.jsonl", "config.yaml"):
-        if (directory / name).exists():
+        with suppress(OSError):  # a run that is being removed
             return (directory / name).stat().st_mtime
     return 0.0
 

@@ -19,8 +19,11 @@ _STYLE = Path(__file__).parent / "templates" / "match.css"
 MAX_CHARS = 20_000  # of one answer; a page of W&B has to stay small
 
 # What may be taken for an instruction on how to write text, and is shown as its code instead: control characters,
-# directions of writing, and characters of no width.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+# directions of writing, and characters of no width, but not those that choose how the one before them is drawn.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from spiral.planning.measured import Measured, workload_of
 from spiral.planning.speeds import Speeds
 from spiral.planning.workload import Lengths, Workload
 
-Seconds = Annotated[float, Ge(0)]
 Tokens = Annotated[int, Ge(1)]
 
 
@@ -49,24 +48,11 @@ class Given:
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"--speeds {path}: {where}: {first['msg']}") from error
         matches = [tuple(Lengths(prompt, completion) for prompt, completion in match) for match in file.matches]
-        return cls(Speeds(**file.speeds.model_dump()), Workload({}, matches))
-
-
-class _Speeds(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    step_s: Seconds
-    sequence_s: Seconds
-    prompt_s: Seconds
-    turn_s: Seconds
-    learn_s: Seconds
-    token_s: Seconds
-    sync_s: Seconds
-    rest_s: Seconds
+        return cls(file.speeds, Workload({}, matches))
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    speeds: _Speeds
+    speeds: Speeds
     matches: Annotated[list[Annotated[list[tuple[Tokens, Tokens]], MinLen(1)]], MinLen(1)]

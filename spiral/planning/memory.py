@@ -8,9 +8,9 @@ for one token of one layer is in `_layer_bytes_per_token`.
 from dataclasses import dataclass
 
 from spiral.config import Config
+from spiral.machine import GIB
 from spiral.models.shape import ModelShape
 
-GIB = 2**30
 RUNTIME_GIB = {"learner": 2.5, "generator": 3.0}
 """Assumed, not measured by us: CUDA's context, NCCL's buffers and fragmentation; for an engine also its CUDA graphs."""
 ASLEEP_GIB = {"learner": 1.0, "generator": 2.0}

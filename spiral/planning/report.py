@@ -5,9 +5,9 @@ from rich.console import Console
 from rich.table import Table
 
 from spiral.config import Config, UserError
+from spiral.machine import GIB
 from spiral.models.shape import ModelShape
 from spiral.planning.memory import (
-    GIB,
     LEARNER_SHARE,
     Process,
     away_bytes,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spiral.cluster.dispatcher import Dispatcher
-from spiral.cluster.generators import linger_s
 from spiral.cluster.inbox import Inbox
+from spiral.cluster.reporting import linger_s
 from spiral.config import Config
 from spiral.league.schedule import Schedule
 from spiral.planning.engine import SimulatedEngine

@@ -1,8 +1,15 @@
 """How fast an engine and a learner are: what the simulation needs to know of the hardware."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
+from pydantic import ConfigDict, with_config
+
+Seconds = Annotated[float, Ge(0)]
 
 
+@with_config(ConfigDict(extra="forbid"))  # for the file of `spiral plan --speeds`
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
     """Times in seconds.
@@ -13,11 +20,11 @@ class Speeds:
     on, for all epochs; then weights are published for `sync_s`, and `rest_s` pass until it can go on.
     """
 
-    step_s: float
-    sequence_s: float
-    prompt_s: float
-    turn_s: float
-    learn_s: float
-    token_s: float
-    sync_s: float
-    rest_s: float
+    step_s: Seconds
+    sequence_s: Seconds
+    prompt_s: Seconds
+    turn_s: Seconds
+    learn_s: Seconds
+    token_s: Seconds
+    sync_s: Seconds
+    rest_s: Seconds

@@ -77,7 +77,7 @@ def series(run: Source) -> dict[str, Any]:
     kept = set(spread(range(len(rows)), MAX_POINTS))
     kept |= {number for number, row in enumerate(rows) if any(key.startswith("eval/") for key in row)}
     drawn = [rows[number] for number in sorted(kept)]
-    keys = sorted({key for row in drawn for key in row})
+    keys = sorted({"step"}.union(*drawn))
     columns: dict[str, list[float | None]] = {key: [finite(row.get(key)) for row in drawn] for key in keys}
     columns["hours"] = _hours(rows, sorted(kept))
     return {"columns": columns, "thinned": len(rows) - len(drawn)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from spiral.errors import UserError
 from spiral.game.views import NotReplayable, Seats, recorded, replayed
 from spiral.report import equilibrium
 from spiral.report.equilibrium import State, count_actions
@@ -41,7 +42,9 @@ def select(run: int, source: Source, most: int) -> Selection:
     matches: list[tuple[int, int]] = []
     strata: list[tuple[str, int, str]] = []
     for step in spread(source.episodes.steps(), MAX_STEPS):
-        columns = source.episodes.table(step, ["match_id", "game", "end_reason"]).to_pydict().values()
+        if (table := _table(source, step, ["match_id", "game", "end_reason"])) is None:
+            continue
+        columns = table.to_pydict().values()
         for match_id, game, end in dict.fromkeys(zip(*columns, strict=True)):
             matches.append((step, match_id))
             strata.append((game, step, end))
@@ -79,7 +82,9 @@ class Builder:
             if self._columns.size > max_chars:
                 self.problems["left out, because the page would become too large"] += len(match_ids)
                 continue
-            table = source.episodes.table(step)
+            if (table := _table(source, step)) is None:
+                self.problems["left out, because the run has removed their file"] += len(match_ids)
+                continue
             self.num_shown[selection.run] += len(match_ids)
             of_states = self._count_states(table, selection.run, step)
             in_time = time.thread_time() < self._deadline_s  # once a step: the call may take half a millisecond
@@ -130,6 +135,16 @@ class Builder:
                 counts = [taken[action] for action in state.actions]
                 self._played[f"{run}/{step}/{number}"] = [*counts, taken[None]]
         return lambda game, role, observation: numbers.get((game, role, observation), NONE)
+
+
+def _table(source: Source, step: int, columns: list[str] | None = None) -> "pa.Table | None":
+    """The table of a step; None if the run, which goes on, has removed its file (`episodes.keep`)."""
+    try:
+        return source.episodes.table(step, columns)
+    except UserError:
+        if source.episodes.path(step).exists():
+            raise
+        return None
 
 
 def _episodes(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spiral.config import RolloutConfig, UserError
+from spiral.errors import summary
 from spiral.game import Game
 from spiral.rollout.answers import parse_action
 from spiral.rollout.players import Answer, PlayerFailed
@@ -95,9 +96,9 @@ class Endpoint:
                 text = answer.choices[0].message.content or ""
             except openai.APIStatusError as error:
                 if error.status_code == 400 and "context" in str(error):  # vLLM and OpenAI say it in different words
-                    raise PromptTooLong(f"{self._where}: {_reason(error)}") from error
+                    raise PromptTooLong(f"{self._where}: {summary(error)}") from error
                 if error.status_code in (400, 401, 403, 404, 422):
-                    raise UserError(f"{self._where}: {error.status_code}, {_reason(error)}") from error
+                    raise UserError(f"{self._where}: {error.status_code}, {summary(error)}") from error
                 raise self._failed(error, self._settings.retries) from error
             except openai.OpenAIError as error:
                 raise self._failed(error, self._settings.retries) from error
@@ -125,8 +126,8 @@ class Endpoint:
         self.use.retries += retries
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= FAILURES_IN_A_ROW:
-            return UserError(f"{self._where} has failed {self._failures_in_a_row} times in a row: {_reason(error)}")
-        return PlayerFailed(f"{self._where}: {_reason(error)}")
+            return UserError(f"{self._where} has failed {self._failures_in_a_row} times in a row: {summary(error)}")
+        return PlayerFailed(f"{self._where}: {summary(error)}")
 
 
 @dataclass
@@ -150,8 +151,3 @@ class EndpointPlayer:
             self._chat = [*chat, {"role": "assistant", "content": text}]
         self._history.append(PastTurn(observation=observation, text=text, error=None))
         return Answer(text=text, action=parse_action(text, endpoint.messages.answer_format))
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in one line of moderate length."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

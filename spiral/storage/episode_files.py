@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spiral.errors import UserError
+from spiral.errors import UserError, summary
 from spiral.storage.atomic import atomic_file
 from spiral.types import Episode
 
@@ -111,6 +111,5 @@ def damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         fix = "restore it from a copy, or remove it; the files of other steps do not depend on it"
-        raise UserError(f"{path} cannot be read ({reason:.200}); {fix}") from error
+        raise UserError(f"{path} cannot be read ({summary(error)}); {fix}") from error

@@ -12,7 +12,7 @@ from spiral.learn.kernels.logprobs import token_stats
 from spiral.learn.kernels.packing import make_batch, predicting_states
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.learner import Learner
-from tests.unit.test_learner import config, episodes, largest_difference, model_dir, save
+from tests.learners import config, episodes, largest_difference, model_dir, save
 from tests.unit.test_packing import one_turn
 
 __all__ = ["model_dir"]  # a fixture

@@ -10,7 +10,7 @@ from spiral.config import Config, GeneratorsConfig, load_config
 from spiral.learn.learner import Learner
 from spiral.rollout.environment import engine_environment
 from spiral.types import WeightsRef
-from tests.unit.test_learner import config, episodes, model_dir, weights
+from tests.learners import config, episodes, model_dir, weights
 from tests.unit.test_offload import bytes_on_device
 
 __all__ = ["model_dir"]  # a fixture

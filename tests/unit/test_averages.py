@@ -14,7 +14,7 @@ from spiral.learn.model.optimizer import Optimizer
 from spiral.learn.model.sharding import local_rows
 from spiral.learn.weights.export import export
 from spiral.storage.weight_files import checksum
-from tests.unit.test_learner import config, episodes, largest_difference, learner, model_dir, save, weights
+from tests.learners import config, episodes, largest_difference, learner, model_dir, save, weights
 
 __all__ = ["model_dir"]  # a fixture
 

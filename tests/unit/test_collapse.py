@@ -22,8 +22,8 @@ from spiral.run import Run
 from spiral.types import Episode, Match
 from spiral.verify import verify
 from tests.builders import sampled
+from tests.learners import VOCABULARY, model_dir
 from tests.unit.test_exact_resume import ScriptedCluster
-from tests.unit.test_learner import VOCABULARY, model_dir
 
 __all__ = ["model_dir"]  # a fixture
 

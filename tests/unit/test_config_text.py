@@ -5,24 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from spiral.config import UserError, dump, load_config
+from spiral.config import dump, load_config
+from tests.unit.test_config import MINIMAL, complaint, config_file
 
-MINIMAL = "steps: 5\nmodel: {name: builtin/tiny}\ngames: [{id: kuhn_poker}]\n"
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(MINIMAL)
-    return path
-
-
-def complaint(path: Path, *overrides: str) -> str:
-    """What `load_config` complains about: always a UserError, always one line."""
-    with pytest.raises(UserError) as caught:
-        load_config(path, overrides)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+__all__ = ["config_file"]  # a fixture
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode, EpisodeHeader, Match
 from tests import processes
 from tests.builders import sampled
-from tests.unit.test_learner import VOCABULARY, model_dir
+from tests.learners import VOCABULARY, model_dir
 
 __all__ = ["model_dir"]  # a fixture
 

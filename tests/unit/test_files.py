@@ -80,3 +80,14 @@ def test_a_damaged_line_before_the_end_is_one_line_that_names_it(tmp_path: Path,
         "which loses the metrics of one step"
     )
     assert path.read_bytes() == before
+
+
+def test_a_damaged_line_is_counted_from_the_beginning_of_the_file_when_it_is_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1}\n')
+    rows, offset = MetricsFile(tmp_path).read_on(0)
+    assert len(rows) == 2
+    with path.open("a") as file:
+        file.write('{"step": 2}\n{}\n')
+    with pytest.raises(UserError, match="line 4 is damaged"):
+        MetricsFile(tmp_path).read_on(offset)

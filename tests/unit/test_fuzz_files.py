@@ -50,7 +50,7 @@ damages = st.one_of(
     st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=3)), min_size=1, max_size=3).map(
         lambda places: lambda data: overwritten(data, places)
     ),
-    st.sampled_from([b"[" * 20_000, b"null\n", b"{}\n", b"[]\n", b'{"step": 1e999}\n']).map(
+    st.sampled_from([b"[" * 1100, b"null\n", b"{}\n", b"[]\n", b'{"step": 1e999}\n']).map(
         lambda text: lambda data: text
     ),
     st.sampled_from([b"0", b"1", b"2", b"4"]).flatmap(
@@ -68,11 +68,11 @@ def overwritten(data: bytes, places: list[tuple[float, bytes]]) -> bytes:
     return data
 
 
-def look_at_everything(run_dir: Path) -> None:
+def look_at_everything(run_dir: Path, damaged: Path) -> None:
     """All that reads a run directory without writing to it."""
-    for path in run_dir.rglob("config.yaml"):
+    if damaged.name == "config.yaml":
         with one_line():
-            load_config(path)
+            load_config(damaged)
     with one_line():
         run = Run.open(run_dir)
         for read in (lambda: run.metrics, lambda: run.model_dir, run.episodes, lambda: run.episodes(1)):
@@ -98,7 +98,7 @@ def test_files_of_a_run(pristine: dict[Path, bytes], name: str, damage: Callable
         if damage is not None:
             expected[damaged] = damage(pristine[damaged])
             damaged.write_bytes(expected[damaged])
-        look_at_everything(run_dir)
+        look_at_everything(run_dir, damaged)
         assert contents(parent) == expected
         for file in (Ledger(run_dir), MetricsFile(run_dir), EpisodeFiles(run_dir)):  # as a resumed run does
             with one_line():

@@ -19,8 +19,8 @@ from spiral.learn.loss import LossInputs, load_loss
 from spiral.learn.model.tensor_files import TensorFiles
 from spiral.types import Episode, EpisodeHeader, Match
 from tests.builders import sampled
+from tests.learners import episodes, largest_difference, learner, model_dir, save, weights
 from tests.unit.test_baselines import header
-from tests.unit.test_learner import episodes, largest_difference, learner, model_dir, save, weights
 from tests.unit.test_sharding import train_in_one_process, train_on_ranks
 
 __all__ = ["model_dir"]  # a fixture

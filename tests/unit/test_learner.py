@@ -1,101 +1,31 @@
-"""The learner on a randomly initialised Llama, in this process: steps, checkpoints and published weights."""
+"""The learner on a randomly initialised Llama, in this process: steps and their metrics."""
 
 import dataclasses
-import errno
-import random
-import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from spiral.config import Config
-from spiral.config.tree import WeightsConfig
 from spiral.learn.kernels.packing import Batch
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.learn.learner import Learner
 from spiral.learn.model.policy import Policy
-from spiral.learn.weights import saver
-from spiral.learn.weights.checkpoint import list_checkpoints
-from spiral.storage.weight_files import checksum
-from spiral.types import Episode, Match, Turn, WeightsRef
-from tests.builders import sampled
+from spiral.types import Episode
+from tests.learners import (
+    conversation,
+    episodes,
+    largest_difference,
+    learner,
+    model_dir,
+    save,
+    weights,
+)
 
-VOCABULARY = 32
+__all__ = ["model_dir"]  # a fixture
+
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    vocabulary = {f"t{i}": i for i in range(VOCABULARY)}
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary))).save_pretrained(directory)
-    return directory
-
-
-def learner(model_dir: Path, **options: object) -> Learner:
-    return Learner(config(**options), model_dir)
-
-
-def config(**options: object) -> Config:
-    """A config with these options of the learner; `dtype` is the model's."""
-    model = {"name": "unused", "dtype": options.pop("dtype", "float32")}
-    settings: dict[str, object] = {"learning_rate": 1e-3, "epochs": 2, "local_batch_size": 8, **options}
-    return Config.model_validate({"steps": 10, "model": model, "games": [{"id": "g"}], "learner": settings})
-
-
-def episodes(step: int, num: int = 8, logprob: float = -3.0) -> list[Episode]:
-    """Scripted episodes, a pure function of the step."""
-    rng = random.Random(step)
-
-    def turn(role: int) -> Turn:
-        tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
-        prompt = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 9)))
-        return sampled(role, prompt, tokens, (logprob,) * len(tokens), version=step - 1)
-
-    return [
-        Episode(
-            match=Match(id=num * step + i, game="g", seed=0, players=("policy", "policy")),
-            turns=(turn(0), turn(1)),
-            returns=((value := rng.choice((-1.0, 0.0, 1.0))), -value),
-            end_reason="finished",
-            forfeit_by=None,
-            duration_s=0.0,
-        )
-        for i in range(num)
-    ]
-
-
-def save(one: Learner, run_dir: Path, step: int = 1) -> Path:
-    """Write a checkpoint, wait until it is complete, and return its directory."""
-    one.begin_save(run_dir, {"step": step})
-    one.finish_save()
-    return run_dir / "checkpoints" / f"step_{step:06d}"
-
-
-def weights(of: Learner) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in of._model.state_dict().items()}
-
-
-def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
 def test_a_step_changes_the_weights_and_counts_its_samples_and_tokens(model_dir: Path) -> None:
@@ -170,21 +100,6 @@ def test_episodes_may_come_in_any_order(model_dir: Path) -> None:
     assert largest_difference(weights(ordered), weights(shuffled)) == 0.0
 
 
-def conversation(step: int) -> Episode:
-    """Three turns per role; each prompt extends the role's previous turn."""
-    rng = random.Random(f"conversation {step}")
-    so_far: list[tuple[int, ...]] = [(), ()]
-    turns = []
-    for number in range(6):
-        role = number % 2
-        prompt = so_far[role] + tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(2, 6)))
-        tokens = tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4)))
-        so_far[role] = prompt + tokens
-        logprobs = tuple(rng.uniform(-4, -2) for _ in tokens)
-        turns.append(sampled(role, prompt, tokens, logprobs, version=step - 1, legal=number != 2))
-    return dataclasses.replace(episodes(step, num=1)[0], turns=tuple(turns))
-
-
 @pytest.mark.parametrize("importance", ["sequence", "token", "none"])
 def test_a_conversation_trains_like_its_separate_turns(
     model_dir: Path, importance: str, monkeypatch: pytest.MonkeyPatch
@@ -203,56 +118,6 @@ def test_a_conversation_trains_like_its_separate_turns(
     assert metrics["train/num_samples"] == 6
     assert max(float(grad.abs().max()) for grad in merged.values()) > 1e-3
     assert largest_difference(merged, separate) < 1e-6
-
-
-RECIPE = {
-    "kl_coef": 0.1,
-    "reference_ema": 0.8,
-    "reference_hold": 1,
-    "weight_ema": 0.9,
-    "entropy_coef": 0.05,
-    "entropy_end": 0.01,
-    "advantage": "prompt",
-    "lr_scheduler_type": "linear",
-}
-
-
-@pytest.mark.parametrize(
-    "options", [{"kl_coef": 0.1, "reference_refresh_every": 2, "lr_scheduler_type": "linear"}, RECIPE]
-)
-def test_a_loaded_checkpoint_continues_bit_for_bit(model_dir: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    straight, first = learner(model_dir, **options), learner(model_dir, **options)
-    for step in (1, 2, 3):
-        straight.step(step, step - 1, episodes(step))
-        first.step(step, step - 1, episodes(step))
-    resumed = learner(model_dir, **options)
-    resumed.load(save(first, tmp_path))
-    for step in (4, 5):
-        expected = straight.step(step, step - 1, episodes(step))
-        got = resumed.step(step, step - 1, episodes(step))
-        assert {k: v for k, v in got.items() if not k.startswith("perf/")} == {
-            k: v for k, v in expected.items() if not k.startswith("perf/")
-        }
-    assert_equal_parts(straight, resumed)
-
-
-def assert_equal_parts(one: Learner, other: Learner) -> None:
-    """All that a checkpoint would hold is equal, bit for bit."""
-    first, second = (learner._saver._parts.tensors() for learner in (one, other))
-    assert first.keys() == second.keys()
-    for part, tensors in first.items():
-        assert tensors.keys() == second[part].keys()
-        assert largest_difference(tensors, second[part]) == 0.0, part
-    assert str(one._saver._parts.shared()) == str(other._saver._parts.shared())
-
-
-def test_a_checkpoint_is_a_hugging_face_model(model_dir: Path, tmp_path: Path) -> None:
-    one = learner(model_dir)
-    one.step(1, 0, episodes(1))
-    directory = save(one, tmp_path)
-    files = {path.name for path in directory.glob("*.safetensors")}
-    assert files == {"model.safetensors"}, "vLLM loads all files of tensors that it finds here"
-    assert largest_difference(LlamaForCausalLM.from_pretrained(directory).state_dict(), weights(one)) == 0.0
 
 
 def test_logprob_diff_covers_only_tokens_of_the_current_version(model_dir: Path) -> None:
@@ -285,22 +150,6 @@ def test_reference_refresh_every_copies_the_policy_into_the_reference(model_dir:
     assert kl[3] > 1e-5
 
 
-def test_a_resumed_run_uses_the_learning_rate_of_the_config(model_dir: Path, tmp_path: Path) -> None:
-    one = learner(model_dir, learning_rate=1e-3)
-    one.step(1, 0, episodes(1))
-    resumed = learner(model_dir, learning_rate=5e-4)
-    resumed.load(save(one, tmp_path))
-    assert resumed.step(2, 1, episodes(2))["train/learning_rate"] == pytest.approx(5e-4)
-
-
-def test_a_reference_added_on_resume_is_the_policy_of_the_checkpoint(model_dir: Path, tmp_path: Path) -> None:
-    one = learner(model_dir)
-    one.step(1, 0, episodes(1))
-    resumed = learner(model_dir, kl_coef=0.1, epochs=1, local_batch_size=100)
-    resumed.load(save(one, tmp_path))
-    assert resumed.step(2, 1, episodes(2))["train/kl"] == pytest.approx(0.0, abs=1e-6)
-
-
 def test_the_learning_rate_follows_the_schedule(model_dir: Path) -> None:
     one = learner(model_dir, lr_scheduler_type="linear", lr_warmup_ratio=0.0)
     rates = [one.step(step, step - 1, episodes(step, num=1))["train/learning_rate"] for step in (1, 2, 3)]
@@ -321,96 +170,6 @@ def test_factors_are_of_the_configs_learning_rate_and_kl_coef(model_dir: Path, t
     second = [one.step(2, 1, episodes(2)) for one in (resumed, equal)]
     assert second[0]["train/learning_rate"] == second[1]["train/learning_rate"]
     assert largest_difference(weights(resumed), weights(equal)) == 0.0
-
-
-# --- checkpoints are written in the background
-
-
-def test_a_checkpoint_has_the_state_from_when_it_was_begun(model_dir: Path, tmp_path: Path, monkeypatch: Patch) -> None:
-    """The next step computes its gradient meanwhile, and waits before it changes what is being written."""
-    may_write = threading.Event()
-    one, write = learner(model_dir), saver.write_rows
-
-    def slow(*arguments: Any) -> None:
-        assert may_write.wait(60)
-        write(*arguments)
-
-    monkeypatch.setattr(saver, "write_rows", slow)
-    one.step(1, 0, episodes(1))
-    before = weights(one)
-    one.begin_save(tmp_path, {"step": 1})
-    with ThreadPoolExecutor() as threads:
-        step = threads.submit(one.step, 2, 1, episodes(2))
-        assert not wait([step], timeout=2).done
-        assert any(parameter.grad is not None for parameter in one._model.parameters())
-        assert largest_difference(weights(one), before) == 0.0
-        assert list_checkpoints(tmp_path) == []
-        may_write.set()
-        step.result(timeout=60)
-    one.finish_save()
-    (directory,) = list_checkpoints(tmp_path)
-    assert largest_difference(weights(one), before) > 1e-4
-    assert largest_difference(LlamaForCausalLM.from_pretrained(directory).state_dict(), before) == 0.0
-    assert set(torch.load(directory / "learner.pt", weights_only=True)["updates"]) == {4.0}  # two epochs of two updates
-
-
-def test_a_checkpoint_that_cannot_be_written_fails_the_next_step(
-    model_dir: Path, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(saver, "write_whole", full)
-    one = learner(model_dir)
-    one.begin_save(tmp_path, {"step": 1})
-    wait([one._saver._writer._writing])
-    with pytest.raises(OSError, match="No space left"):
-        one.step(1, 0, episodes(1))
-    assert list((tmp_path / "checkpoints").iterdir()) == []
-
-
-# --- LoRA
-
-
-LORA = {"lora_rank": 4, "lora_alpha": 8, "kl_coef": 0.1, "reference_refresh_every": 2, "lr_scheduler_type": "linear"}
-
-
-def test_only_adapters_are_trained_and_checkpointed(model_dir: Path, tmp_path: Path) -> None:
-    one = learner(model_dir, **LORA)
-    before = weights(one)
-    one.step(1, 0, episodes(1))
-    changed = {name for name, tensor in weights(one).items() if not torch.equal(tensor, before[name])}
-    assert changed == {name for name in before if ".lora_" in name and ".reference." not in name}
-    directory = save(one, tmp_path)
-    assert {path.name for path in directory.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
-    assert not list(directory.glob("model*.safetensors"))
-    moments = load_file(directory / "optimizer" / "optimizer.safetensors")
-    assert len(moments) == 2 * len(load_file(directory / "adapter_model.safetensors")) == 56
-
-
-@pytest.mark.parametrize("options", [LORA, {**RECIPE, "lora_rank": 4}])
-def test_loaded_adapters_continue_bit_for_bit(model_dir: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    straight, resumed = learner(model_dir, **options), learner(model_dir, **options)
-    for step in (1, 2, 3):
-        straight.step(step, step - 1, episodes(step))
-    resumed.load(save(straight, tmp_path))
-    for step in (4, 5):
-        rows = [one.step(step, step - 1, episodes(step)) for one in (straight, resumed)]
-        first, second = ({k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows)
-        assert first == second
-    assert_equal_parts(straight, resumed)
-
-
-def test_a_lora_run_publishes_an_adapter(model_dir: Path, tmp_path: Path) -> None:
-    settings = config(**LORA)
-    one = Learner(settings.model_copy(update={"weights": WeightsConfig(dir=tmp_path)}), model_dir)
-    one.step(1, 0, episodes(1))
-    ref = one.publish(1)
-    assert ref is not None
-    location = Path(ref.location)
-    assert ref == WeightsRef(version=1, location=str(location), is_adapter=True, checksum=checksum(location))
-    assert location.name == "v000001"
-    assert {path.name for path in location.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_a_step_reports_quantiles_and_figures_by_game(model_dir: Path) -> None:

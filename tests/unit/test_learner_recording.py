@@ -18,7 +18,7 @@ from spiral.learn.learner import Learner
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode, Turn
 from tests.builders import sampled, scripted
-from tests.unit.test_learner import config, conversation, episodes, largest_difference, learner, model_dir, weights
+from tests.learners import config, conversation, episodes, largest_difference, learner, model_dir, weights
 
 __all__ = ["model_dir"]  # a fixture
 

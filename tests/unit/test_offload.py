@@ -9,7 +9,7 @@ import torch
 from spiral.learn.learner import Learner
 from spiral.learn.model.reference import Reference
 from spiral.learn.model.sharding import local_rows, weights_at_rest
-from tests.unit.test_learner import LORA, episodes, learner, model_dir, save, weights
+from tests.learners import LORA, episodes, learner, model_dir, save, weights
 from tests.unit.test_parameters import tied_dir
 
 __all__ = ["model_dir", "tied_dir"]  # fixtures

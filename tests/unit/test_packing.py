@@ -8,7 +8,7 @@ from torch.nn.attention import varlen
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from spiral.learn.kernels.attention import PACKED_ATTENTION, Layout, _attend_rectangle, _attend_varlen
-from spiral.learn.kernels.packing import make_batch, plan_packs, predicting_states
+from spiral.learn.kernels.packing import make_batch, predicting_states
 from spiral.learn.kernels.sample_table import SampleTable
 from spiral.types import TrainingSample
 from tests.builders import sample
@@ -109,14 +109,6 @@ def test_a_sample_that_begins_with_a_trained_token_is_refused() -> None:
         make_batch(SampleTable.of([one_turn([7, 8], 1), one_turn([5, 6], 0)]), [0, 1], 0)
 
 
-def test_packs_hold_every_sample_once_within_the_budget() -> None:
-    lengths = [5, 3, 9, 2, 2, 7, 30]
-    packs = plan_packs(lengths, 10)
-    assert sorted(i for pack in packs for i in pack) == list(range(7))
-    assert all(sum(lengths[i] for i in pack) <= 10 or len(pack) == 1 for pack in packs)
-    assert [6] in packs  # longer than the budget
-
-
 def test_a_sample_longer_than_the_sliding_window_is_refused() -> None:
     config = MistralConfig(
         vocab_size=50,
@@ -133,10 +125,6 @@ def test_a_sample_longer_than_the_sliding_window_is_refused() -> None:
     predicting_states(model, make_batch(table, [0], 0))
     with pytest.raises(ValueError, match="a sample has 5 tokens, more than the model's sliding window of 4"):
         predicting_states(model, make_batch(table, [1], 0))
-
-
-def test_packs_take_the_longest_samples_first_and_equal_ones_in_order() -> None:
-    assert plan_packs([3, 5, 3, 5, 3], 9) == [[1], [3, 0], [2, 4]]
 
 
 @pytest.mark.parametrize("takes_groups", [True, False])

@@ -16,7 +16,7 @@ from spiral.learn.model.parameters import Adapters, AllWeights, Trainable, merge
 from spiral.learn.model.policy import Policy
 from spiral.learn.model.sharding import materialise
 from spiral.types import WeightsRef
-from tests.unit.test_learner import config, learner, model_dir, save
+from tests.learners import config, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
 

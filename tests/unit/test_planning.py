@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from spiral.cli.main import app
 from spiral.config import Config, UserError, load_config
+from spiral.machine import GIB
 from spiral.models.shape import ModelShape
-from spiral.planning.memory import GIB, generator_memory, learner_memory, problems
+from spiral.planning.memory import generator_memory, learner_memory, problems
 from spiral.planning.report import gpu_memory, report_memory
 
 QWEN3 = {

@@ -10,9 +10,8 @@ from spiral import preflight
 from spiral.config import Config, UserError
 from spiral.evaluation.evaluator import exact_games
 from spiral.game import GameSpec
+from spiral.machine import GIB
 from spiral_games.kuhn_poker import KuhnPoker
-
-GIB = 2**30
 
 
 class FreeText(KuhnPoker):

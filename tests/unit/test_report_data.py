@@ -21,6 +21,7 @@ from spiral.monitor.files import MetricsFile
 from spiral.monitor.transcript import answer_span, visible
 from spiral.report import curves, headlines, settings, write_report
 from spiral.report.equilibrium import states
+from spiral.report.matches import Builder, select
 from spiral.report.pieces import Pieces
 from spiral.report.sampling import choose, spread
 from spiral.report.source import Source, read_sources
@@ -168,6 +169,7 @@ def test_the_action_is_found_where_it_was_written(text: str, action: str | None,
 
 def test_invisible_characters_are_named() -> None:
     assert visible("a\u202eb\x1b[2J\n") == "a<U+202E>b<U+001B>[2J\n"
+    assert visible("\U000e0041\u00ad\u3164 \u2764\ufe0f") == "<U+E0041><U+00AD><U+3164> \u2764\ufe0f"
 
 
 # --- figures
@@ -210,6 +212,27 @@ def test_series_keep_evaluations_and_leave_out_what_is_not_a_number(tmp_path: Pa
     assert found["thinned"] + len(columns["step"]) == 9000 and len(columns["step"]) < 2010
     assert columns["eval/kuhn_poker/nash_conv"].count(0.5) == 1 and 0.123457 in columns["train/loss"]
     assert write_report([run], tmp_path / "long.html").num_matches == 2  # JSON without NaN
+
+
+def test_a_run_without_rows_has_every_axis(tmp_path: Path) -> None:
+    run = write_played_run(tmp_path / "new", 1, 2)
+    (run / "metrics.jsonl").unlink()
+    assert curves.series(read_sources([run])[0]) == {"columns": {"step": [], "hours": []}, "thinned": 0}
+
+
+def test_files_that_a_run_removes_meanwhile_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run does that keeps the episodes of its newest steps."""
+    run = write_played_run(tmp_path / "run", 3, 4)
+    (source,) = read_sources([run])
+    monkeypatch.setattr(EpisodeFiles, "steps", lambda self: [1, 2, 3])
+    source.episodes.path(1).unlink()
+    selection = select(0, source, 100)
+    assert {step: len(ids) for step, ids in selection.steps.items()} == {2: 4, 3: 4}
+    source.episodes.path(2).unlink()
+    builder = Builder()
+    builder.add(selection, 10**6)
+    assert builder.num_shown.total() == 4
+    assert builder.problems["left out, because the run has removed their file"] == 4
 
 
 def test_headlines(run_dir: Path) -> None:

@@ -57,8 +57,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium(report: Path) -> Iterator[Browser]:
-    """After `report`: Playwright keeps an event loop running, in which no match can be played."""
+def young(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has just been started, and another one."""
+    root = tmp_path_factory.mktemp("young")
+    new, done = write_played_run(root / "new", 1, 2), write_played_run(root / "done", 2, 4)
+    (new / "metrics.jsonl").unlink()
+    write_report([new, done], root / "report.html")
+    return root / "report.html"
+
+
+@pytest.fixture(scope="module")
+def chromium(report: Path, young: Path) -> Iterator[Browser]:
+    """After the reports: Playwright keeps an event loop running, in which no match can be played."""
     with browser() as one:
         yield one
 
@@ -230,3 +240,38 @@ def test_a_single_match_for_wandb(chromium: Browser, tmp_path: Path) -> None:
             page.evaluate("getComputedStyle(document.querySelector('.seats')).display") == "grid"
         )  # the style is allowed
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_run_without_rows_beside_another_does_not_stop_the_curves(chromium: Browser, young: Path) -> None:
+    with Opened(chromium, young) as page:
+        ready(page)
+        page.locator("[data-section=Time]").scroll_into_view_if_needed()
+        page.wait_for_selector("[data-section=Time] canvas")
+        page.fill("#curve-tools [name=from]", "1")
+
+
+def test_an_address_names_a_turn_that_there_is(chromium: Browser, report: Path) -> None:
+    with Opened(chromium, report) as page:
+        ready(page)
+        for turn, shown in (("-5", "turn 1 of"), ("1.5", "turn 2 of"), ("999", "the end"), ("x", "turn 1 of")):
+            page.evaluate(f"location.hash = location.hash.replace(/turn=.*/, 'turn={turn}')")
+            page.wait_for_timeout(50)
+            assert page.inner_text(".moves-bar [role=status]").startswith(shown)
+
+
+def test_the_open_match_is_marked_for_screen_readers(chromium: Browser, report: Path) -> None:
+    with Opened(chromium, report) as page:
+        ready(page)
+        page.locator("#list button").nth(1).click()
+        page.select_option("#filters [name=sort]", "")  # the list is built anew
+        assert page.locator("#list [aria-current]").evaluate("(item) => item.getAttribute('aria-current')") == "true"
+
+
+def test_a_logarithmic_axis_takes_a_range_without_a_beginning(chromium: Browser, report: Path) -> None:
+    with Opened(chromium, report) as page:
+        ready(page)
+        page.check("#curve-tools [name=logx]")
+        page.fill("#curve-tools [name=to]", "4")
+        chart = page.locator("[data-section=Strength] .chart").first
+        chart.scroll_into_view_if_needed()
+        assert chart.locator("canvas").first.evaluate(COUNT_COLOURS) > 5

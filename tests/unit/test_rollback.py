@@ -20,9 +20,9 @@ from spiral.rollback import newest_checkpoint, rollback_step
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Episode, Match
 from spiral.verify import verify
+from tests.learners import model_dir
 from tests.run_directory import write_learner, write_run
 from tests.unit.test_exact_resume import ScriptedCluster
-from tests.unit.test_learner import model_dir
 
 __all__ = ["model_dir"]  # a fixture
 

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from rich.console import Console
@@ -134,14 +136,45 @@ def test_damaged_files_do_not_hide_the_other_runs(tmp_path: Path) -> None:
     assert "line 1 is damaged" in runs["bad"].reason
 
 
+@pytest.fixture
+def as_nobody() -> Iterator[None]:
+    """Root may read everything; whoever else runs the tests stays who they are."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that others may read, unlike `tmp_path`."""
+    with TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+def test_what_may_not_be_read_does_not_hide_the_other_runs(public_path: Path, request: pytest.FixtureRequest) -> None:
+    make_run(public_path / "ours", ROWS)
+    (make_run(public_path / "unreadable", ROWS) / "metrics.jsonl").chmod(0)
+    (make_run(public_path / "private", ROWS)).chmod(0)
+    request.getfixturevalue("as_nobody")
+    runs = {run.directory.name: run for run in list_runs(public_path)}
+    assert set(runs) == {"ours", "unreadable"}
+    assert runs["ours"].state == "finished"
+    assert "Permission denied" in runs["unreadable"].reason
+
+
 def test_the_table_fits_80_columns(tmp_path: Path) -> None:
     make_run(tmp_path / "quickstart", ROWS)
     console = Console(file=StringIO(), width=80)
     console.print(runs_table(list_runs(tmp_path)))
     assert isinstance(console.file, StringIO)
     lines = console.file.getvalue().splitlines()
-    assert lines[0].split() == ["run", "state", "step", "best", "strength", "size", "last", "row"]
-    assert lines[1].split()[:7] == ["quickstart", "finished", "20/20", "kuhn_poker", "NashConv", "0.100", "@10"]
+    assert lines[0].split() == ["run", "state", "step", "size", "last", "row", "best", "strength"]
+    assert lines[1].split()[:3] == ["quickstart", "finished", "20/20"]
+    assert lines[1].split()[-4:] == ["kuhn_poker", "NashConv", "0.100", "@10"]
     assert len(lines) == 3
     assert max(map(len, lines)) <= 80
 

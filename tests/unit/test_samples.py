@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from spiral.learn.samples import cut_evenly, make_samples, score_turns
+from spiral.learn.samples import make_samples, score_turns
 from spiral.types import Episode, TrainingSample, Turn
 from tests.builders import episode as played
 from tests.builders import sampled
@@ -109,16 +109,6 @@ def test_a_sample_has_the_oldest_and_the_newest_version_of_its_turns() -> None:
     second = dataclasses.replace(second, completion=newer)
     (sample,) = samples_of(episode((first, second)), (1.0, -1.0))
     assert (sample.min_version, sample.max_version) == (3, 6)
-
-
-@pytest.mark.parametrize(
-    ("num", "most", "sizes"),
-    [(8, 8, [8]), (9, 8, [4, 5]), (16, 8, [8, 8]), (17, 8, [5, 6, 6]), (3, 1, [1, 1, 1]), (0, 8, [])],
-)
-def test_a_pass_is_cut_into_the_fewest_even_parts(num: int, most: int, sizes: list[int]) -> None:
-    parts = cut_evenly(range(num), most)
-    assert [len(part) for part in parts] == sizes
-    assert [index for part in parts for index in part] == list(range(num))
 
 
 def test_turns_without_a_token_are_left_out() -> None:

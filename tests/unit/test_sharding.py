@@ -1,9 +1,6 @@
 """Sharded learners, one process per rank over gloo, against a learner in a single process."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +9,17 @@ import pytest
 import torch
 
 from spiral.learn.learner import Learner
-from spiral.learn.model.sharding import Rank, balance_by_length, open_store, untied
+from spiral.learn.model.sharding import Rank, join, open_store, same_on_all_ranks, untied
 from spiral.learn.model.tensor_files import TensorFiles, write_rows
 from spiral.network import interface_to
 from spiral.storage.episode_files import EpisodeFiles
 from tests import processes
-from tests.unit.test_learner import RECIPE, config, episodes, largest_difference, learner, model_dir, save
+from tests.learners import RECIPE, config, episodes, largest_difference, learner, model_dir, save
 
 __all__ = ["model_dir"]  # a fixture
 
 OPTIONS = {"kl_coef": 0.1, "reference_refresh_every": 2, "micro_batch_size": 1, "pack_tokens": 32}
 STEPS = 3
-# The ranks find the interface themselves.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "GLOO_SOCKET_IFNAME"}
-
-
-def test_items_are_distributed_so_that_costs_are_even() -> None:
-    costs = [1, 9, 2, 8, 3, 7]
-    shares = balance_by_length(costs, 2)
-    assert sorted(shares[0] + shares[1]) == list(range(6))
-    assert sorted(sum(costs[i] for i in share) for share in shares) == [15, 15]
-
-
-def test_with_fewer_items_than_ranks_some_ranks_get_none() -> None:
-    assert sorted(map(len, balance_by_length([5, 5], 3))) == [0, 1, 1]
 
 
 def test_untied_keeps_a_tensor_under_its_first_name() -> None:
@@ -55,19 +39,21 @@ def test_the_loopback_interface_leads_to_the_loopback_address() -> None:
     assert interface_to("127.0.0.1") == "lo"
 
 
-def test_ranks_that_compute_different_numbers_are_noticed() -> None:
-    program = "import sys; from spiral.learn.model.sharding import *; "
-    program += (
-        "index = int(sys.argv[1]); mesh = join(Rank(index, 2, '127.0.0.1', int(sys.argv[2])), 'cpu', torch.float32); "
-    )
-    program += "print(same_on_all_ranks(b'equal', mesh), same_on_all_ranks(b'different' * index, mesh))"
+def compare_on_rank(index: int, port: int, out: Path) -> None:
+    """Write what a rank finds about equal and about different bytes."""
+    mesh = join(Rank(index, 2, "127.0.0.1", port), "cpu", torch.float32)
+    out.write_text(f"{same_on_all_ranks(b'equal', mesh)} {same_on_all_ranks(b'different' * index, mesh)}")
+
+
+def test_ranks_that_compute_different_numbers_are_noticed(tmp_path: Path) -> None:
     store = open_store("127.0.0.1")
-    arguments = [sys.executable, "-c", program]
+    found = [tmp_path / f"rank{index}" for index in range(2)]
     ranks = [
-        subprocess.Popen([*arguments, str(index), str(store.port)], stdout=subprocess.PIPE, env=ENVIRONMENT)
-        for index in range(2)
+        processes.start(compare_on_rank, index, store.port, out, GLOO_SOCKET_IFNAME="")
+        for index, out in enumerate(found)
     ]
-    assert [rank.communicate(timeout=120)[0] for rank in ranks] == [b"True False\n"] * 2
+    assert [processes.end(rank, 120) for rank in ranks] == [0, 0]
+    assert [out.read_text() for out in found] == ["True False"] * 2
 
 
 LORA = {**OPTIONS, "lora_rank": 4}

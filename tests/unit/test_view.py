@@ -1,6 +1,7 @@
 """`spiral view`, driven by key presses, over run directories with real matches."""
 
 import asyncio
+import dataclasses
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +24,7 @@ from spiral.monitor.view.panels import panels
 from spiral.storage.episode_files import EpisodeFiles
 from spiral.storage.run_lock import locked
 from spiral.types import Episode, Turn
-from tests.builders import episode, sampled
+from tests.builders import episode, match, sampled
 
 KUHN = "kuhn_poker"
 
@@ -295,3 +296,40 @@ def test_without_textual_the_error_says_what_to_install(run_dir: Path, monkeypat
 def test_no_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         view(tmp_path)
+
+
+def test_a_value_that_is_not_finite_is_not_drawn(run_dir: Path) -> None:
+    append(run_dir, 3, **{"train/rho_p50": float("nan"), "perf/step_s": float("inf")})
+    feed = RunFeed(run_dir)
+    feed.poll()
+    assert feed.series("train/rho_p50") == [(1, 1.0), (2, 1.0)]
+    assert "train/rho_p50" in feed.keys
+
+
+def test_a_problem_that_was_solved_is_forgotten(run_dir: Path) -> None:
+    feed = RunFeed(run_dir)
+    feed.poll()
+    sound = (run_dir / "metrics.jsonl").read_text()
+    (run_dir / "metrics.jsonl").write_text(sound + "{}\n")
+    feed.poll()
+    assert feed.problem is not None and "line 4 is damaged" in feed.problem
+    (run_dir / "metrics.jsonl").write_text(sound)
+    append(run_dir, 3)
+    feed.poll()
+    assert (feed.problem, len(feed.rows)) == (None, 4)
+
+
+def test_labels_of_players_are_no_markup(run_dir: Path) -> None:
+    label = "my_players:plan:[/red][b]"
+    add_step(
+        run_dir, 3, [dataclasses.replace(play(9, 3, ["check", "check"]), match=match(9, KUHN, 3, ("policy", label)))]
+    )
+
+    async def script(app: ViewApp, pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await until(pilot, lambda: cells(app, 0) == ["9"])
+        await pilot.pause()
+        drawn = "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+        assert label in drawn
+
+    drive(run_dir, script, (140, 30))

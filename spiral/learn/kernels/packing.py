@@ -42,22 +42,6 @@ class Batch:
     episode_ids: tuple[int, ...]
 
 
-def plan_packs(lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
-    """Group samples into packs of at most `pack_tokens` tokens: indices into `lengths`, longest samples first.
-
-    Samples of similar length share a pack. A sample longer than `pack_tokens` is a pack of its own.
-    """
-    packs: list[list[int]] = []
-    room = 0
-    for index in np.argsort(-np.asarray(lengths), kind="stable").tolist():
-        if lengths[index] > room:
-            packs.append([])
-            room = pack_tokens
-        packs[-1].append(index)
-        room -= lengths[index]
-    return packs
-
-
 def make_batch(
     table: SampleTable, samples: Sequence[int], current_version: int, device: torch.device | str = "cpu"
 ) -> Batch:

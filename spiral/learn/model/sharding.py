@@ -8,7 +8,6 @@ nothing. Functions that gather, and `all_reduce`, are collective: every rank mus
 
 import ctypes
 import hashlib
-import heapq
 import os
 from collections.abc import Mapping, Sequence
 
@@ -87,20 +86,6 @@ def materialise(module: torch.nn.Module, device: str) -> None:
     module._apply(  # type: ignore[no-untyped-call]
         lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
     )
-
-
-def balance_by_length(costs: Sequence[int], count: int) -> list[list[int]]:
-    """Distribute items over `count` ranks so that their costs are about equal (greedily, most expensive first).
-
-    Returns the indices into `costs` that each rank gets. With fewer items than ranks some ranks get none.
-    """
-    shares: list[list[int]] = [[] for _ in range(count)]
-    loads = [(0, rank) for rank in range(count)]
-    for index in sorted(range(len(costs)), key=lambda i: costs[i], reverse=True):
-        load, rank = heapq.heappop(loads)
-        shares[rank].append(index)
-        heapq.heappush(loads, (load + costs[index], rank))
-    return shares
 
 
 def local_rows(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:

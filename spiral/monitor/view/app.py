@@ -1,6 +1,5 @@
 """The application: the runs, the curves and the matches of a run that goes on or has ended."""
 
-import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer, HelpPanel, Input, OptionList, Static, TabbedContent, TabPane
 from textual.widgets.option_list import Option
 
-from spiral.monitor.runs import STATE_STYLES, RunSummary, age_text, is_run, num_steps, size_text, summarise
+from spiral.monitor.runs import HEADINGS, STATE_STYLES, RunSummary, cells, is_run, num_steps, summarise
 from spiral.monitor.view.chart import Chart, Series
 from spiral.monitor.view.feed import RunFeed
 from spiral.monitor.view.match_list import MatchList
@@ -21,7 +20,6 @@ from spiral.monitor.view.panels import panels
 
 POLL_S = 1.0
 RUNS_EVERY_S = 10.0
-RUN_COLUMNS = ("run", "state", "step", "size", "last row", "best strength")
 
 
 class ViewApp(App[None]):
@@ -94,7 +92,7 @@ class RunScreen(Screen[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        self.query_one("#all_runs", DataTable).add_columns(*RUN_COLUMNS)
+        self.query_one("#all_runs", DataTable).add_columns(*HEADINGS)
         self.set_interval(POLL_S, self.look)
         self.set_interval(RUNS_EVERY_S, self._read_runs)
         self._read_runs()
@@ -169,12 +167,7 @@ class RunScreen(Screen[None]):
         row = table.cursor_row
         table.clear()
         for run in runs:
-            best = Text("; ".join(map(str, run.best)) or "-")
-            step = f"{run.step}/{'?' if run.steps is None else run.steps}"
-            state = Text(run.state, STATE_STYLES[run.state])
-            age = age_text(time.time() - run.modified_s)
-            cells = (Text(run.directory.name), state, step, size_text(run.num_bytes), age, best)
-            table.add_row(*cells, key=str(run.directory))
+            table.add_row(*cells(run, between="; "), key=str(run.directory))
         table.move_cursor(row=row)
 
     # --- keys

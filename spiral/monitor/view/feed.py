@@ -1,5 +1,6 @@
 """What the screens read of a run directory, again and again while the run goes on."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class RunFeed:
         self.rows: list[dict[str, float]] = []
         self.problem: str | None = None
         """Why metrics.jsonl cannot be read on."""
+        self._keys: set[str] = set()
         self._metrics = MetricsFile(directory)
         self._episodes = EpisodeFiles(directory)
         self._offset, self._inode = 0, 0
@@ -48,23 +50,25 @@ class RunFeed:
             return False
         before = len(self.rows)
         if resumed:
-            self.rows, self._offset, self._inode = [], 0, status.st_ino
+            self.rows, self._keys, self._offset, self._inode = [], set(), 0, status.st_ino
         try:
             new, self._offset = self._metrics.read_on(self._offset)
         except UserError as error:
             self.problem = str(error)
             return False
+        self.problem = None
         self.rows += new
+        self._keys.update(*new)
         return resumed or len(self.rows) > before
 
     @property
     def keys(self) -> list[str]:
         """All metrics of the run, sorted, without `step`."""
-        return sorted({key for row in self.rows for key in row} - {"step"})
+        return sorted(self._keys - {"step"})
 
     def series(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of a metric in every row that has it."""
-        return [(row["step"], row[key]) for row in self.rows if key in row]
+        """(step, value) of a metric in every row that has a finite one."""
+        return [(row["step"], row[key]) for row in self.rows if math.isfinite(row.get(key, math.nan))]
 
     def state(self) -> str:
         """running, finished, interrupted or failed."""

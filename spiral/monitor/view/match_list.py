@@ -94,10 +94,10 @@ class MatchList(Vertical):
         for played in self._shown[:MOST]:
             episode = played.episode
             returns = " ".join(f"{value:+g}" for value in episode.returns)
-            players = " - ".join(episode.match.players)
+            players = Text(" - ".join(episode.match.players))
             ended = Text(episode.end_reason, "red" if episode.end_reason == "forfeit" else "")
             illegal = Text(str(played.num_illegal or ""), "red")
-            game, num_turns = short(episode.match.game), len(episode.turns)
+            game, num_turns = Text(short(episode.match.game)), len(episode.turns)
             table.add_row(str(episode.match.id), game, players, num_turns, returns, ended, illegal)
         self._show_filters()
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import wandb
 
 from spiral.config import Config
+from spiral.errors import summary
 from spiral.monitor.sink import Sink
 from spiral.monitor.wandb.client import silence
 from spiral.monitor.wandb.identity import Identity
@@ -34,9 +35,8 @@ class WandbSink(Sink):
 
             Identity(config.run_dir).workspace = create_if_missing(config, self._writer.entity)
         except Exception as error:  # noqa: BLE001 -- a convenience, which `spiral workspace` offers as well
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             hint = f"later: spiral workspace {config.run_dir}"
-            print(f"warning: no W&B workspace was created ({reason:.200}); {hint}", file=sys.stderr)
+            print(f"warning: no W&B workspace was created ({summary(error)}); {hint}", file=sys.stderr)
 
     def row(self, row: Mapping[str, float], transcripts: Sequence[Episode]) -> None:
         self._writer.row(row, transcripts)

@@ -82,15 +82,19 @@ class Charts {
       }
     } else if (name === "from" || name === "to") {
       const [from, to] = ["from", "to"].map((end) => (this.option(end) === "" ? null : Number(this.option(end))));
-      this.zoom(from == null && to == null ? null : [from ?? 0, to ?? this.lastX()], false);
+      this.zoom(from == null && to == null ? null : [from ?? -Infinity, to ?? Infinity], false);
     } else {
       if (name === "x") this.range = null;
       this.redraw();
     }
   }
 
-  lastX() {
-    return Math.max(...this.runs.flatMap(({ columns }) => columns[this.option("x")].slice(-1)));
+  // The zoom; where it is open, up to the ends of what is drawn. A logarithmic axis has no place for 0.
+  xRange(low, high) {
+    const [from, to] = this.range;
+    const first = from === -Infinity || (this.option("logx") && from <= 0) ? low : from;
+    const last = to === Infinity ? high : to;
+    return first < last ? [first, last] : [low, high];
   }
 
   zoom(range, write = true) {
@@ -212,7 +216,7 @@ class Charts {
     return new uPlot({
       width: figure.plot.clientWidth, height: 210, series, bands, legend: { show: false },
       scales: {
-        x: { time: false, distr: logX ? 3 : 1, range: this.range ? () => this.range : undefined },
+        x: { time: false, distr: logX ? 3 : 1, range: this.range ? (u, low, high) => this.xRange(low, high) : undefined },
         y: logY ? { distr: 3 } : { range: (u, low, high) => yRange(low, high, isCount) },
       },
       axes: [{ ...axis, size: 26 }, { ...axis, size: 52, values: (u, ticks) => ticks.map((tick) => (tick == null ? "" : number(tick))) }],

@@ -16,7 +16,8 @@ function h(selector, properties = {}, ...children) {
 }
 
 // Characters that are invisible, or that change the direction of the text around them.
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+// The same as in spiral/monitor/transcript.py.
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e0fff}]/gu;
 
 function code(character) { return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`; }
 
@@ -26,7 +27,7 @@ function shown(text) {
   let last = 0;
   for (const found of text.matchAll(INVISIBLE)) {
     parts.append(text.slice(last, found.index), h("span.code", { title: "an invisible character" }, code(found[0])));
-    last = found.index + 1;
+    last = found.index + found[0].length;
   }
   parts.append(text.slice(last));
   return parts;

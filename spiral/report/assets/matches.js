@@ -48,14 +48,14 @@ class Viewer {
     const label = [data.runs.length > 1 ? data.runs[run[match]].label : "", `step ${step[match]}`, `match ${id[match]}`, `${turns[match]} turns`,
       data.opponent(match) === "itself" ? "" : `against ${data.opponent(match)}`].filter(Boolean).join(" · ");
     const tags = [reason === "finished" ? null : h("span.tag.bad", {}, reason), data.illegal[match] && reason !== "forfeit" ? h("span.tag.bad", {}, "illegal") : null];
-    return h("li", {}, h("button", { type: "button", "data-match": match, "aria-current": match === this.match, on: { click: () => this.open(match, 0) } },
+    return h("li", {}, h("button", { type: "button", "data-match": match, "aria-current": match === this.match ? "true" : null, on: { click: () => this.open(match, 0) } },
       h("span", {}, plain(shortName(data.game(match)))), h("span", {}, ...tags, " ", h(`span${resultClass(data, match)}`, {}, data.outcome(match))),
       h("small", {}, plain(label))));
   }
 
   open(match, turn, scroll = true) {
     this.match = match;
-    this.turn = Math.min(turn, this.data.matches.turns[match]);
+    this.turn = Math.max(0, Math.min(Math.trunc(turn), this.data.matches.turns[match]));
     for (const button of this.list.querySelectorAll("[data-match]")) {
       if (Number(button.dataset.match) === match) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
