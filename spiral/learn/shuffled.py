@@ -1,7 +1,7 @@
 """The null control: advantages from returns that are permuted among a step's episodes, `learner.advantage: shuffled`.
 
-A run with it is like any other in its prompts, lengths, step sizes, KL and entropy terms, but its returns say nothing about
-its play. What an evaluation still finds it to have gained, self-play has not taught it (docs/strength.md).
+A run with it is like any other in its prompts, step sizes, KL and entropy terms, but its returns say nothing about its
+play. What an evaluation still finds it to have gained, self-play has not taught it (docs/strength.md).
 """
 
 import random

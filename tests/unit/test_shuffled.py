@@ -39,7 +39,7 @@ def test_advantages_are_the_returns_less_their_mean_in_another_order() -> None:
 
 def test_every_permutation_is_equally_frequent() -> None:
     """Over the 24 permutations, the advantage of each episode is each of the centred returns 6 times: its mean is 0."""
-    num = 6_000
+    num = 2_400
     counts = Counter(tuple(first for first, _ in scored(seed)) for seed in range(num))
     chi2 = sum((count - num / 24) ** 2 / (num / 24) for count in counts.values())
     assert len(counts) == 24
@@ -56,13 +56,13 @@ def gradient(estimator: ShuffledReturns | RoleBaselines, seed: int) -> float:
 
 
 def test_the_mean_gradient_is_zero() -> None:
-    num = 8_000
+    num = 4_000
     gradients = [gradient(SHUFFLED, seed) for seed in range(num)]
     deviation = math.sqrt(fmean(value**2 for value in gradients) / num)
     assert abs(fmean(gradients)) < 3.5 * deviation
-    true_gradient = fmean(gradient(RoleBaselines(LearnerConfig()), seed) for seed in range(2000))
-    assert true_gradient == pytest.approx(0.475, abs=0.02), "baseline_decay / 2"
-    assert 3.5 * deviation < 0.05 * true_gradient, "the test is sharp enough to see 1/4 of the true gradient"
+    true_gradient = fmean(gradient(RoleBaselines(LearnerConfig()), seed) for seed in range(500))
+    assert true_gradient == pytest.approx(0.475, abs=0.04), "baseline_decay / 2"
+    assert 3.5 * deviation < 0.1 * true_gradient, "the test is sharp enough to see 1/4 of the true gradient"
 
 
 def test_returns_move_only_between_episodes_of_the_same_game_and_players() -> None:
