@@ -30,8 +30,8 @@ class ShuffledReturns:
         """advantages[episode][turn]; those of turns of other players are 0."""
         groups: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
         for number, header in enumerate(headers):
-            classes = (header.match.opponent_class(role) for role in (1, 0))
-            groups[header.match.game, *classes].append(number)
+            match = header.match
+            groups[match.game, match.opponent_class(1), match.opponent_class(0)].append(number)
         rng = random.Random(f"shuffled/{[(header.match.id, header.match.seed) for header in headers[:1]]}")
         role_advantages = [(0.0, 0.0)] * len(headers)
         for numbers in groups.values():
