@@ -38,7 +38,9 @@ def evaluate_suite(
     if len(against) > 1:
         raise UserError(f"--suite compares a model with one other: --against {against[0]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with redirect_stdout(sys.stderr), bar:
         tasks: dict[str, TaskID] = {}
 
         def on_progress(name: str, num_answered: int, num_problems: int) -> None:
