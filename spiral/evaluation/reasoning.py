@@ -89,8 +89,8 @@ class Difference:
 
 
 def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    drawn: NDArray[np.float64] = rng.choice(values, (RESAMPLES, len(values)))
-    return drawn.mean(axis=1, dtype=np.float64)
+    means: NDArray[np.float64] = rng.choice(values, (RESAMPLES, len(values))).mean(axis=1)
+    return means
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
