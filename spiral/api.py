@@ -201,7 +201,8 @@ def _compared_with(
 ) -> models.PlayableModel | None:
     """The model that `model` is compared with, asked in the same way."""
     if against is not None:
-        other = models.open_model(str(against), games, overrides, games_if_untrained=WARMUP_GAMES)
+        games_of_model = [game.id for game in model.config.games]
+        other = models.open_model(str(against), games, overrides, games_if_untrained=games_of_model)
         return replace(other, config=other.config.model_copy(update={"rollout": model.config.rollout}))
     if model.base is None:
         return None
@@ -214,6 +215,7 @@ def _attempts(
 ) -> dict[str, list[Attempt]]:
     """What a model makes of problems, by dataset."""
     questions = [problem.question for of_dataset in problems.values() for problem in of_dataset]
+    on_progress(model.name, 0, len(questions))
     with running_generators(model.config, model.model_dir, model.adapter_dir) as generators:
         responses = iter(
             generators.responses(questions, lambda num_done: on_progress(model.name, num_done, len(questions)))
