@@ -22,6 +22,9 @@ INSTALL = "pip install 'spiral-selfplay[reasoning]' (in a checkout: make venv)"
 SOLVED = 1 - 1e-9
 """reasoning-gym gives partial credit; a problem is solved with the full score."""
 
+TRIES = 20
+"""Problems that are generated, at most, for each one that is asked for."""
+
 _LONGEST = 100
 _ARITHMETIC = re.compile(r"[\d\s+\-*/().]*")
 _NUMBER = re.compile(r"[\w\s$.,:=\-\\{}%°]*")
@@ -52,7 +55,7 @@ SUITES: dict[str, tuple[Dataset, ...]] = {
         Dataset(name="lcm", answer="number", options={"max_value": 20}),
         Dataset(name="simple_equations", answer="number", options={"max_terms": 2, "max_value": 20}),
         Dataset(name="gsm_symbolic", answer="number"),
-        Dataset(name="coin_flip", answer="number", options={"max_trials": 6}),
+        Dataset(name="coin_flip", answer="number", options={"max_trials": 10}),
         Dataset(name="syllogism"),
         Dataset(name="knights_knaves"),
         Dataset(name="propositional_logic", options={"max_vars": 3, "max_complexity": 2}),
@@ -89,24 +92,26 @@ class Problem:
 
 
 def build_suite(name: str, *, size: int, seed: int) -> dict[str, list[Problem]]:
-    """`size` problems of each dataset of a suite, by dataset. Every call gives the same. Raises UserError."""
+    """`size` problems of each dataset of a suite, all different, by dataset. Every call gives the same.
+
+    There are fewer of a dataset that has fewer. Raises UserError.
+    """
     if name not in SUITES:
         raise UserError(f"unknown suite {name!r}; {did_you_mean(name, SUITES)}")
     create_dataset = _reasoning_gym().create_dataset
     problems = {}
     for dataset in SUITES[name]:
         own_seed = random.Random(f"{seed}/{name}/{dataset.name}").getrandbits(31)
-        generator = create_dataset(dataset.name, seed=own_seed, size=size, **dataset.options)
-        problems[dataset.name] = [
-            Problem(
-                dataset=dataset,
-                question=entry["question"].strip(),
-                answer=entry["answer"],
-                _generator=generator,
-                _entry=entry,
+        generator = create_dataset(dataset.name, seed=own_seed, size=TRIES * size, **dataset.options)
+        found: dict[str, Problem] = {}  # by question: easy datasets repeat themselves
+        for entry in generator:
+            question = entry["question"].strip()
+            found[question] = found.get(question) or Problem(
+                dataset=dataset, question=question, answer=entry["answer"], _generator=generator, _entry=entry
             )
-            for entry in generator
-        ]
+            if len(found) == size:
+                break
+        problems[dataset.name] = list(found.values())
     return problems
 
 

@@ -29,8 +29,6 @@ def test_a_run_is_compared_with_the_model_that_it_began_with(installation: Insta
     answered = [response for response in responses if not response["error"]]
     assert len(answered) > len(responses) / 2
     assert all(0 < response["num_tokens"] <= 16 for response in answered)
-    differ = [problem["model"]["text"] != problem["against"]["text"] for problem in report["problems"]]
-    assert any(differ), "four steps of training changed no completion"
 
 
 def test_a_model_against_itself_has_no_difference(installation: Installation, smoke_run: Smoke) -> None:

@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from spiral import cli
+from spiral.api import _compared_with
+from spiral.config import load_config
 from spiral.errors import UserError
 from spiral.evaluation import problems
 from spiral.evaluation.problems import SUITES, Problem, build_suite
 from spiral.evaluation.reasoning import Accuracy, Attempt, Difference, ReasoningEvaluation, grade, mcnemar
+from spiral.models import open_model
 from spiral.types import Response
+from tests.unit.test_playable import model_directory, trained_config
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,13 @@ def test_seeds_share_no_problems(suite: dict[str, list[Problem]]) -> None:
     other = texts(build_suite("reasoning", size=5, seed=1))
     for name in ("chain_sum", "mini_sudoku", "spell_backward"):
         assert set(texts(suite)[name]) & set(other[name]) == set()
+
+
+def test_no_problem_comes_twice() -> None:
+    questions = texts(build_suite("reasoning", size=60, seed=0))
+    for name, of_dataset in questions.items():
+        assert len(set(of_dataset)) == len(of_dataset), name
+        assert len(of_dataset) == 60, name
 
 
 def test_a_larger_suite_begins_with_the_smaller_one(suite: dict[str, list[Problem]]) -> None:
@@ -124,6 +135,28 @@ def test_a_scorer_that_fails_is_an_error_with_its_reason(suite: dict[str, list[P
     )
     attempt = grade(problem, Response(action="2"))
     assert (attempt.outcome, attempt.error) == ("error", "the scorer failed: IndexError: no such item")
+
+
+# --- models
+
+
+def test_a_run_is_compared_with_the_model_it_began_with_asked_in_the_same_way(tmp_path: Path) -> None:
+    untrained = model_directory(tmp_path / "plain")
+    config = load_config(trained_config().model_dump(mode="json"), [f"model.name={untrained}"])
+    first = open_model(str(model_directory(tmp_path / "export", config)), overrides=["rollout.max_tokens=9"])
+    second = _compared_with(first, None, (), ["rollout.max_tokens=9"])
+    assert second is not None
+    assert (second.name, second.model_dir, second.adapter_dir) == (str(untrained), untrained, None)
+    assert second.config == first.config
+    named = _compared_with(first, untrained, (), ["rollout.max_tokens=9"])
+    assert named is not None
+    assert (named.model_dir, named.config.rollout) == (untrained, first.config.rollout)
+    assert named.config.rollout.answer_format == "raw", "the run's, not the default"
+
+
+def test_a_model_that_no_run_trained_is_compared_with_none(tmp_path: Path) -> None:
+    untrained = model_directory(tmp_path / "plain")
+    assert _compared_with(open_model(str(untrained), ["nim"]), None, (), ()) is None
 
 
 # --- statistics
