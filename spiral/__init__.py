@@ -11,9 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that type checkers and editors see what __getattr__ provides
-    from spiral.api import evaluate, evaluate_mixture, resume, train
+    from spiral.api import evaluate, evaluate_mixture, evaluate_reasoning, resume, train
     from spiral.config import Config, RunFailed, UserError, load_config
     from spiral.evaluation.evaluator import Evaluation
+    from spiral.evaluation.reasoning import ReasoningEvaluation
     from spiral.game import ExactGame, Game, GameSpec, IllegalAction, make, one_line, refuse_unlisted
     from spiral.game.conformance import check
     from spiral.game.solve import nash_conv
@@ -27,9 +28,10 @@ if TYPE_CHECKING:  # so that type checkers and editors see what __getattr__ prov
 __version__ = "0.1.0"
 
 _HOME = {
-    "spiral.api": ("evaluate", "evaluate_mixture", "resume", "train"),
+    "spiral.api": ("evaluate", "evaluate_mixture", "evaluate_reasoning", "resume", "train"),
     "spiral.config": ("Config", "RunFailed", "UserError", "load_config"),
     "spiral.evaluation.evaluator": ("Evaluation",),
+    "spiral.evaluation.reasoning": ("ReasoningEvaluation",),
     "spiral.game": ("ExactGame", "Game", "GameSpec", "IllegalAction", "make", "one_line", "refuse_unlisted"),
     "spiral.game.conformance": ("check",),
     "spiral.game.solve": ("nash_conv",),
@@ -57,6 +59,7 @@ __all__ = [
     "Match",
     "Message",
     "PromptInput",
+    "ReasoningEvaluation",
     "Run",
     "RunFailed",
     "Sink",
@@ -66,6 +69,7 @@ __all__ = [
     "check",
     "evaluate",
     "evaluate_mixture",
+    "evaluate_reasoning",
     "load_config",
     "make",
     "nash_conv",

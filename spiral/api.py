@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from spiral.config import Config, UserError, load_config, override
 from spiral.evaluation.evaluator import Evaluation, evaluate_policy
 from spiral.evaluation.exploitability import Strength, exact_strength, language_model_policy
 from spiral.evaluation.mixture import mixture
+from spiral.evaluation.problems import Problem, build_suite
+from spiral.evaluation.reasoning import Attempt, ReasoningEvaluation, grade
 from spiral.game.solve import exact_games
 from spiral.game.tree import Table
 from spiral.learn.weights import checkpoint
@@ -23,6 +27,10 @@ from spiral.run import Run
 from spiral.stop import Stop
 from spiral.trainer import Trainer
 from spiral.types import WeightsRef
+
+OnProgress = Callable[[str, int, int], None]
+WARMUP_GAMES = ("kuhn_poker",)
+"""What builtin/tiny is warmed up on where no games are asked for."""
 
 FIXED = (  # what a resumed run cannot change
     "seed",
@@ -146,4 +154,72 @@ def evaluate_mixture(run_dir: str | Path, games: Sequence[str] = ()) -> dict[str
             exact_strength(game, states, mixture(game, list(tables[game].values()))),
         )
         for game, states in points.items()
+    }
+
+
+def evaluate_reasoning(
+    model: str | Path,
+    against: str | Path | None = None,
+    *,
+    suite: str = "reasoning",
+    size: int = 50,
+    seed: int = 0,
+    games: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    on_progress: OnProgress = lambda *progress: None,
+) -> ReasoningEvaluation:
+    """Measure how many reasoning problems a model solves, and how many of the same ones another model solves.
+
+    There are `size` problems of each dataset of the suite. `model` is what `evaluate` takes. It is compared with
+    `against`, by default the model that its run began with; a model that no run has trained is then compared with none.
+    Both answer at temperature 0, with the prompt, answer format and token limit that `model` was trained with;
+    `overrides` (`key.path=value`) change them. `games` are only for the warm-up of builtin/tiny. `on_progress` gets a
+    model's name and how many of how many problems it has answered. Raises UserError and RunFailed.
+    """
+    start_s = time.monotonic()
+    problems = build_suite(suite, size=size, seed=seed)
+    first = models.open_model(str(model), games, overrides, games_if_untrained=WARMUP_GAMES)
+    second = _compared_with(first, against, games, overrides)
+    preflight.check_installation()
+    for playable in (first, *([second] if second else [])):
+        preflight.check_gpus(playable.config, with_learner=False)
+    return ReasoningEvaluation(
+        model=str(model),
+        against=second.name if second else None,
+        suite=suite,
+        seed=seed,
+        answer_format=first.config.rollout.answer_format,
+        max_tokens=first.config.rollout.max_tokens,
+        attempts=_attempts(first, problems, on_progress),
+        against_attempts=_attempts(second, problems, on_progress) if second else {},
+        duration_s=time.monotonic() - start_s,
+    )
+
+
+def _compared_with(
+    model: models.PlayableModel, against: str | Path | None, games: Sequence[str], overrides: Sequence[str]
+) -> models.PlayableModel | None:
+    """The model that `model` is compared with, asked in the same way."""
+    if against is not None:
+        games_of_model = [game.id for game in model.config.games]
+        other = models.open_model(str(against), games, overrides, games_if_untrained=games_of_model)
+        return replace(other, config=other.config.model_copy(update={"rollout": model.config.rollout}))
+    if model.base is None:
+        return None
+    trained = models.open_model(model.name).config  # without the overrides, which may change what builtin/tiny is
+    return replace(model, name=model.base, model_dir=models.resolve(trained), adapter_dir=None)
+
+
+def _attempts(
+    model: models.PlayableModel, problems: Mapping[str, Sequence[Problem]], on_progress: OnProgress
+) -> dict[str, list[Attempt]]:
+    """What a model makes of problems, by dataset."""
+    questions = [problem.question for of_dataset in problems.values() for problem in of_dataset]
+    on_progress(model.name, 0, len(questions))
+    with running_generators(model.config, model.model_dir, model.adapter_dir) as generators:
+        responses = iter(
+            generators.responses(questions, lambda num_done: on_progress(model.name, num_done, len(questions)))
+        )
+    return {
+        dataset: [grade(problem, next(responses)) for problem in of_dataset] for dataset, of_dataset in problems.items()
     }

@@ -94,6 +94,21 @@ class Completion:
         _freeze(self.token_ids, self.logprobs)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What a model answers to a question that belongs to no game.
+
+    `text` is the completion and `action` the answer parsed from it (None if nothing could be parsed); `num_tokens`
+    counts the completion's tokens. If the question did not fit the context, `error` says so, and the rest is empty.
+    """
+
+    text: str = ""
+    action: str | None = None
+    finish_reason: str = ""
+    num_tokens: int = 0
+    error: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Turn:
     """One observation and one answer.

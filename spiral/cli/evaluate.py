@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spiral.cli.reasoning import evaluate_suite
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -20,9 +22,17 @@ def evaluate(
         typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings, such as rollout.answer_format=boxed"),
     ] = None,
     game: Annotated[list[str] | None, typer.Option(help="A game; repeat for more. Default: the run's games")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="An opponent, such as random, perfect, mcts:100")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="An opponent, such as random, perfect, mcts:100; with --suite, a model to compare with"),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of matches per game and opponent")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the matches")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the matches, or of the problems")] = 0,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Problems to solve, and no matches: reasoning. Against the model the run began with"),
+    ] = None,
+    problems: Annotated[int, typer.Option(min=1, help="Problems per dataset of the suite")] = 50,
     best_response: Annotated[
         bool, typer.Option("--best-response", help="Print what exploits the model: the action table of a best response")
     ] = False,
@@ -32,7 +42,7 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """Measure a model: NashConv and scores against scripts.
+    """Measure a model: NashConv and scores against scripts, or the reasoning problems it solves.
 
     NashConv is computed in games that can be enumerated; with eval.nash_conv_samples=64 it is estimated from sampled
     completions, for answers that follow reasoning. Matches come in pairs: one seed, the model in either role.
@@ -42,6 +52,17 @@ def evaluate(
 
     from spiral import api
 
+    if suite is not None:
+        evaluate_suite(
+            model,
+            against or (),
+            suite=suite,
+            size=problems,
+            seed=seed,
+            games=game or (),
+            overrides=overrides or (),
+            as_json=as_json,
+        )
     if mixture:
         _mixture(api.evaluate_mixture(model, game or ()), as_json)
         return

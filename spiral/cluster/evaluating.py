@@ -1,7 +1,7 @@
 """Generators as an evaluation uses them: alone, or those of a training run, which play for the learner as well."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ import ray
 
 from spiral.cluster.dispatcher import Arrival, Dispatcher
 from spiral.cluster.generators import Generators
+from spiral.cluster.hosts import Host
 from spiral.cluster.machines import Machines
 from spiral.cluster.reactor import Reactor
-from spiral.cluster.scoring import at_each_point
+from spiral.cluster.scoring import shared_out
 from spiral.cluster.session import ray_session
 from spiral.config import Config
 from spiral.game.solve import DecisionPoint
 from spiral.stop import Stop
-from spiral.types import POLICY, Episode, EpisodeHeader, Match, WeightsRef
+from spiral.types import POLICY, Episode, EpisodeHeader, Match, Response, WeightsRef
+
+RESPONSE_CALLS = 2
+"""Calls for responses under way in a generator: while one waits for its longest response, the other keeps it busy."""
 
 
 class Played:
@@ -46,6 +50,7 @@ class Evaluating:
     def __init__(self, config: Config, machines: Machines, reactor: Reactor, dispatcher: Dispatcher, say: Any) -> None:
         self.generators = Generators(config, machines, reactor, dispatcher, on_episodes=self._on_episodes, say=say)
         self._reactor = reactor
+        self._max_num_seqs = config.generators.max_num_seqs
         self._headers: dict[int, EpisodeHeader] = {}
         self._chunks: dict[int, Any] = {}
         reactor.on_tick.append(self.generators.tick)
@@ -72,11 +77,35 @@ class Evaluating:
         self, game_id: str, points: Sequence[DecisionPoint], label: str = POLICY
     ) -> list[tuple[float, ...]]:
         """A model's log-probability of each legal action at each decision point."""
-        return at_each_point(self.generators, self._reactor, "action_logprobs", game_id, points, label)
+        return self._at_each_point("action_logprobs", game_id, points, label)
 
     def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
         """How often the policy answers each legal action, and last none of them, at each decision point."""
-        return at_each_point(self.generators, self._reactor, "action_counts", game_id, points, num_samples)
+        return self._at_each_point("action_counts", game_id, points, num_samples)
+
+    def _at_each_point(self, method: str, game_id: str, points: Sequence[DecisionPoint], *more: Any) -> list[Any]:
+        def begin(host: Host, some: list[DecisionPoint]) -> Any:
+            return host.aside(method, game_id, some, *more)
+
+        return shared_out(self.generators, self._reactor, begin, points, action="score actions")
+
+    def responses(self, questions: Sequence[str], on_progress: Callable[[int], None]) -> list[Response]:
+        """The policy's answers at temperature 0; `on_progress` gets the number of those that are there."""
+
+        def begin(host: Host, some: list[str]) -> Any:
+            return host.aside("responses", some)
+
+        at_once = max(1, self._max_num_seqs // RESPONSE_CALLS)
+        return shared_out(
+            self.generators,
+            self._reactor,
+            begin,
+            questions,
+            action="answer questions",
+            at_once=at_once,
+            num_calls=RESPONSE_CALLS,
+            on_progress=on_progress,
+        )
 
 
 @contextmanager

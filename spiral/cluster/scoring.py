@@ -1,48 +1,61 @@
-"""Scoring or sampling actions for exploitability, shared out over all generators."""
+"""Work that any generator can do, such as scoring actions for exploitability, shared out over all of them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from spiral.cluster.generators import Generators, Member
+from spiral.cluster.hosts import Host
 from spiral.cluster.reactor import Reactor
-from spiral.game.solve import DecisionPoint
 
 AT_ONCE = 256
-"""Decision points that a generator is asked for at a time."""
+"""Items that a generator is asked for at a time."""
+
+Item = TypeVar("Item")
 
 
-def at_each_point(
-    generators: Generators, reactor: Reactor, method: str, game_id: str, points: Sequence[DecisionPoint], *more: Any
+def shared_out(
+    generators: Generators,
+    reactor: Reactor,
+    begin: Callable[[Host, list[Item]], Any],
+    items: Sequence[Item],
+    *,
+    action: str,
+    at_once: int = AT_ONCE,
+    num_calls: int = 1,
+    on_progress: Callable[[int], None] = lambda num_found: None,
 ) -> list[Any]:
-    """What a generator's `method` returns for each decision point.
+    """What generators return for each item.
 
-    What a generator was asked for when it died, others are asked for again.
+    `begin` begins the call of a generator for some of the items, at most `at_once`; a generator has at most `num_calls`
+    of them at the same time. `action` says what it does, for errors; `on_progress` gets the number of items that are
+    done. What a generator was asked for when it died, others are asked for again.
     """
     found: dict[int, Any] = {}
-    asked: dict[str, tuple[Member, list[int]]] = {}
+    asked: dict[int, tuple[Member, list[int]]] = {}  # by the first item of the call
 
     def ask() -> bool:
-        """Ask generators that are idle for points that nobody was asked for. Returns whether all are known."""
-        for name, (member, _) in list(asked.items()):
-            if generators.members.get(name) is not member:
-                del asked[name]
+        """Ask generators that are idle for items that nobody was asked for. Returns whether all are known."""
+        for first, (member, _) in list(asked.items()):
+            if generators.members.get(member.host.name) is not member:
+                del asked[first]
         pending = {number for _, numbers in asked.values() for number in numbers}
-        rest = [number for number in range(len(points)) if number not in found and number not in pending]
-        idle = [member for member in generators.playing() if member.host.name not in asked]
+        rest = [number for number in range(len(items)) if number not in found and number not in pending]
+        busy = Counter(member.host.name for member, _ in asked.values())
+        idle = [member for member in generators.playing() for _ in range(num_calls - busy[member.host.name])]
         for part, member in enumerate(idle):
-            numbers = rest[part :: len(idle)][:AT_ONCE]
+            numbers = rest[part :: len(idle)][:at_once]
             if not numbers:
                 continue
-            name = member.host.name
-            asked[name] = (member, numbers)
+            asked[numbers[0]] = (member, numbers)
 
-            def answered(result: list[Any], name: str = name) -> None:
-                _, numbers = asked.pop(name)
+            def answered(result: list[Any], first: int = numbers[0]) -> None:
+                _, numbers = asked.pop(first)
                 found.update(zip(numbers, result, strict=True))
+                on_progress(len(found))
 
-            call = member.host.aside(method, game_id, [points[number] for number in numbers], *more)
-            generators.watch(member, call, "score actions", answered)
-        return len(found) == len(points)
+            generators.watch(member, begin(member.host, [items[number] for number in numbers]), action, answered)
+        return len(found) == len(items)
 
     reactor.wait(ask, interruptible=True)
-    return [found[number] for number in range(len(points))]
+    return [found[number] for number in range(len(items))]

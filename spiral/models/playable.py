@@ -25,19 +25,30 @@ class PlayableModel:
     model_dir: Path
     adapter_dir: Path | None
 
+    @property
+    def base(self) -> str | None:
+        """The name of the model that the run began with; None if no run has trained this one."""
+        return None if self.config.model.name == self.name else self.config.model.name
+
 
 def open_model(
-    name: str, games: Sequence[str] = (), overrides: Sequence[str] = (), say: Callable[[str], None] = print
+    name: str,
+    games: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    *,
+    games_if_untrained: Sequence[str] = (),
 ) -> PlayableModel:
     """Open a run directory, checkpoint, export or other Hugging Face directory, hub id or built-in model.
 
     A model that a run trained is played with that run's prompt, answer format and sampling settings, any other with the
-    defaults and answers in brackets. `games` default to those of the run. `overrides` are `key.path=value`. Raises
+    defaults and answers in brackets. `games` default to those of the run, and for a model that no run trained to
+    `games_if_untrained`. `overrides` are `key.path=value`. Raises
     UserError if there is no such model.
     """
     directory = _trained(Path(name))
     if directory is None:
-        return _untrained(name, games, overrides, say)
+        return _untrained(name, games or games_if_untrained, overrides, say)
     trained = load_config(directory / CONFIG)
     has_adapter = (directory / ADAPTER_CONFIG).exists()
     tree = trained.model_dump(mode="json")

@@ -61,15 +61,18 @@ class Engine:
         self._adapters: dict[str, LoRARequest | None] = {POLICY: None, BASE: None}  # by player label
         self._sleep_level = sleep_level
         self._is_asleep = False
-        self._sampling = SamplingParams(
-            temperature=rollout.temperature,
-            max_tokens=rollout.max_tokens,
-            logprobs=0,  # the sampled token's own
-            flat_logprobs=True,
-            detokenize=bool(rollout.stop),  # vLLM looks for the strings in the text
-            stop=list(rollout.stop),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,  # requests share it: nobody changes it
+        self._sampling, self._greedy = (
+            SamplingParams(
+                temperature=temperature,
+                max_tokens=rollout.max_tokens,
+                logprobs=0,  # the sampled token's own
+                flat_logprobs=True,
+                detokenize=bool(rollout.stop),  # vLLM looks for the strings in the text
+                stop=list(rollout.stop),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,  # requests share it: nobody changes it
+            )
+            for temperature in (rollout.temperature, 0.0)
         )
 
     @classmethod
@@ -89,15 +92,19 @@ class Engine:
         # Asleep, vLLM keeps the weights in main memory (1) or not (2): a whole model is replaced when the engine wakes.
         return cls(driver, config.rollout, generators.max_model_len, sleep_level=1 if config.learner.lora_rank else 2)
 
-    async def sample(self, prompt_ids: "Tokens", player: str = POLICY) -> Completion:
-        """Sample one completion of the policy, or of the model below its adapter. Raises PromptTooLong."""
+    async def sample(self, prompt_ids: "Tokens", player: str = POLICY, *, greedy: bool = False) -> Completion:
+        """Sample one completion of the policy, or of the model below its adapter. Raises PromptTooLong.
+
+        `greedy`: at temperature 0 instead of that of the config.
+        """
         if len(prompt_ids) + self._rollout.max_tokens > self._max_model_len:
             raise PromptTooLong(
                 f"prompt of {len(prompt_ids)} tokens and rollout.max_tokens={self._rollout.max_tokens} exceed "
                 f"generators.max_model_len={self._max_model_len}"
             )
         submitted_version = self.version
-        request = await self._driver.generate(prompt_ids.tolist(), self._sampling, self._adapters[player])
+        params = self._greedy if greedy else self._sampling
+        request = await self._driver.generate(prompt_ids.tolist(), params, self._adapters[player])
         output = request.outputs[0]
         assert isinstance(output.logprobs, FlatLogprobs)
         return Completion(

@@ -25,7 +25,7 @@ from spiral.rollout.players import make_player
 from spiral.rollout.turn_server import TurnAnswer, TurnRequest, TurnServer
 from spiral.storage.weight_files import Files, verify
 from spiral.storage.weight_store import WeightStore
-from spiral.types import Deal, Episode, Match, Report, WeightsRef
+from spiral.types import Deal, Episode, Match, Report, Response, WeightsRef
 
 Exchange = tuple[Report, list[Episode], list[Episode]]
 """A report, and the episodes of the matches that it says are finished: for the learner, and for an evaluation."""
@@ -162,6 +162,10 @@ class Generator:
     def action_counts(self, game_id: str, points: Sequence[DecisionPoint], num_samples: int) -> list[tuple[int, ...]]:
         """See `Sampler.action_counts`."""
         return self._run(self._sampler.action_counts(game_id, points, num_samples))  # type: ignore[no-any-return]
+
+    def responses(self, questions: Sequence[str]) -> list[Response]:
+        """See `Sampler.responses`."""
+        return self._run(self._sampler.responses(questions))  # type: ignore[no-any-return]
 
     # --- single turns: see `TurnServer`
 

@@ -12,8 +12,11 @@ from spiral.config import Config
 from spiral.game import make
 from spiral.game.solve import DecisionPoint
 from spiral.rollout.players import PolicyPlayer
-from spiral.rollout.prompt import MessageBuilder, Prompter
-from spiral.types import POLICY
+from spiral.rollout.prompt import MessageBuilder, Prompter, PromptTooLong
+from spiral.types import POLICY, GameSpec, Response
+
+QUESTION = GameSpec(id="question", title="A question", rules="", max_turns=1, max_return=1.0, free_text=True)
+"""What a prompt plug-in is told about a question that belongs to no game: the question is the observation."""
 
 
 class Sampler:
@@ -70,3 +73,25 @@ class Sampler:
             return (*legal, num_samples - sum(legal))
 
         return list(await asyncio.gather(*(counts(point) for point in points)))
+
+    async def responses(self, questions: Sequence[str]) -> list[Response]:
+        """The model's answers to questions that belong to no game, at temperature 0.
+
+        Each is asked with the prompt and the answer format of the config, in a chat of its own.
+        """
+
+        async def response(question: str) -> Response:
+            prompt_ids = self.prompter.prompt_ids(self.prompter.messages.build(QUESTION, question))
+            try:
+                completion = await self.engine.sample(prompt_ids, greedy=True)
+            except PromptTooLong as too_long:
+                return Response(error=str(too_long))
+            text, action = self.prompter.read(completion.token_ids)
+            return Response(
+                text=text,
+                action=action,
+                finish_reason=completion.finish_reason,
+                num_tokens=len(completion.token_ids),
+            )
+
+        return list(await asyncio.gather(*(response(question) for question in questions)))

@@ -88,3 +88,17 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(UserError, match="model '/no/such': no such directory"):
         open_model("/no/such", ["kuhn_poker"])
+
+
+def test_a_trained_model_knows_the_model_that_its_run_began_with(tmp_path: Path) -> None:
+    trained = model_directory(tmp_path / "export", trained_config())
+    untrained = model_directory(tmp_path / "plain")
+    assert open_model(str(trained)).base == "builtin/smollm2-135m-instruct"
+    assert open_model(str(untrained), ["nim"]).base is None
+
+
+def test_games_for_an_untrained_model_do_not_replace_those_of_a_run(tmp_path: Path) -> None:
+    for name, config, games in (("export", trained_config(), ["kuhn_poker", "nim"]), ("plain", None, ["pig"])):
+        directory = model_directory(tmp_path / name, config)
+        model = open_model(str(directory), games_if_untrained=["pig"])
+        assert [game.id for game in model.config.games] == games
