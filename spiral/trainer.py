@@ -77,6 +77,7 @@ class Trainer:
         with locked(config.run_dir), _disk_errors(config.run_dir):
             (config.run_dir / "config.yaml").write_text(dump(config))
             self._ledger.truncate(self._step)
+            self._past.require_files()
             self._remove_old_past_selves()
             self._console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
             games = list(exact_games(config))

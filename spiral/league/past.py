@@ -1,4 +1,4 @@
-"""Past selves of the policy as opponents: which are kept, and which one is drawn.
+"""Past selves of the policy as opponents: which are kept in RUN_DIR/league/, and which one is drawn.
 
 Every `league.past_every` steps the policy, as it is then, becomes a past self, until there are more than `past_keep`;
 then one is retired: no further match against it is begun, and it goes once those under way have ended.
@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spiral.config import Config
+from spiral.config import Config, RunInterrupted, UserError
+from spiral.storage.weight_files import verify
 from spiral.types import PAST, POLICY, EpisodeHeader, WeightsRef, past_self, past_version
 
 DECAY = 0.99
@@ -43,11 +44,11 @@ class PastSelf:
 
 
 class PastSelves:
-    """The past selves of a run. The adapter of each is in the run directory, in league/policy@<version>/."""
+    """The past selves of a run."""
 
     def __init__(self, config: Config) -> None:
         self._league = config.league
-        self._folder = config.run_dir.absolute() / "league"
+        self._run_dir = config.run_dir.absolute()
         self._selves: list[PastSelf] = []  # by ascending version
 
     # --- which are kept
@@ -61,7 +62,7 @@ class PastSelves:
         is_due = PAST in self._league.opponents and weights.version % self._league.past_every == 0
         if not is_due or weights.version in known or len(known) == self._league.past_places:
             return
-        copy(weights, self.directory(weights.version))
+        copy(weights, _folder(self._run_dir) / past_self(weights.version))
         self._selves.append(PastSelf(version=weights.version, checksum=weights.checksum))
         drawable = self._drawable()
         if len(drawable) > self._league.past_keep:
@@ -73,25 +74,20 @@ class PastSelves:
 
     def adapters(self) -> list[WeightsRef]:
         """The adapters of all past selves that may have matches to be played: at most `league.past_places`."""
-        return [
-            WeightsRef(
-                version=one.version,
-                location=str(self.directory(one.version)),
-                is_adapter=True,
-                checksum=one.checksum,
-                is_past_self=True,
-            )
-            for one in self._selves
-        ]
+        return saved_adapters(self._run_dir, self.state_dict())
 
-    def directory(self, version: int) -> Path:
-        """Where the adapter of a past self is."""
-        return self._folder / past_self(version)
+    def require_files(self) -> None:
+        """Raise UserError if the adapter of a past self is damaged or missing."""
+        for adapter in self.adapters():
+            try:
+                verify(adapter)
+            except RunInterrupted as error:
+                raise UserError(f"past self {past_self(adapter.version)}: {error}; restore it from a copy") from error
 
     def remove_files(self, *, but: Set[int]) -> None:
         """Remove the adapters of all versions except those of these past selves, and of the versions in `but`."""
         kept = {past_self(version) for version in but | {one.version for one in self._selves}}
-        for path in self._folder.glob(f"{POLICY}@*"):
+        for path in _folder(self._run_dir).glob(f"{POLICY}@*"):
             if path.name not in kept and re.fullmatch(rf"{POLICY}@\d+(\.\d+\.tmp)?", path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -154,6 +150,24 @@ class PastSelves:
                 return float((1 - x) ** self._league.past_power)
             case "pfsp_even":
                 return x * (1 - x)
+
+
+def saved_adapters(run_dir: Path, state: Iterable[Mapping[str, Any]]) -> list[WeightsRef]:
+    """The adapters of the past selves that `PastSelves.state_dict` returned."""
+    return [
+        WeightsRef(
+            version=one["version"],
+            location=str(_folder(run_dir) / past_self(one["version"])),
+            is_adapter=True,
+            checksum=one["checksum"],
+            is_past_self=True,
+        )
+        for one in state
+    ]
+
+
+def _folder(run_dir: Path) -> Path:
+    return run_dir / "league"
 
 
 def _least_needed(selves: Sequence[PastSelf]) -> PastSelf:
