@@ -133,7 +133,7 @@ class LeagueConfig(Section):
     past_every: Count = 10
     """Keep the policy versions 0, N, 2N, ... as past selves. They need learner.lora_rank."""
     past_keep: Count = 8
-    """Number of past selves to keep. Of more, the newest, the oldest and those evenly between them stay."""
+    """Number of past selves to keep: the newest, version 0, and between them versions that are spread evenly."""
     past_draw: Literal["uniform", "recent", "pfsp_hard", "pfsp_even"] = "uniform"
     """How a past self is drawn. recent: half as often as the next newer one. With x, the estimated probability that the
     policy beats it, pfsp_hard: proportional to (1 - x) ^ past_power; pfsp_even: to x (1 - x)."""

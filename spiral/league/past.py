@@ -9,6 +9,7 @@ self-play (PFSP) draws by x: Vinyals et al. 2019, "Grandmaster level in StarCraf
 learning", methods, "Prioritized fictitious self-play".
 """
 
+import math
 import random
 import re
 import shutil
@@ -66,7 +67,7 @@ class PastSelves:
         self._selves.append(PastSelf(version=weights.version, checksum=weights.checksum))
         drawable = self._drawable()
         if len(drawable) > self._league.past_keep:
-            _least_needed(drawable).is_retired = True
+            _least_needed(drawable, self._league.past_every).is_retired = True
 
     def release(self, versions_in_use: Set[int]) -> None:
         """Forget those that are retired, except `versions_in_use`, against which there are matches to be ended."""
@@ -170,12 +171,15 @@ def _folder(run_dir: Path) -> Path:
     return run_dir / "league"
 
 
-def _least_needed(selves: Sequence[PastSelf]) -> PastSelf:
-    """Of past selves by ascending version, the one without which they are spread most evenly over the versions.
+def _least_needed(selves: Sequence[PastSelf], every: int) -> PastSelf:
+    """Of past selves by ascending version, the one to do without for the others to be spread evenly over the versions.
 
-    The newest stays, and so does the oldest of more than two. Of two that are needed equally little, the older goes.
+    Versions are multiples k of `every`. The k with the smallest power of two as a divisor goes, and of several the
+    oldest, so that what stays is 0 and the multiples of a power of two. The newest always stays.
     """
-    if len(selves) == 2:
-        return selves[0]
-    middle = range(1, len(selves) - 1)
-    return selves[min(middle, key=lambda i: selves[i + 1].version - selves[i - 1].version)]
+
+    def power_of_two(one: PastSelf) -> float:
+        k = one.version // every
+        return k & -k or math.inf
+
+    return min(selves[:-1], key=power_of_two)

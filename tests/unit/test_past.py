@@ -124,11 +124,12 @@ def test_every_nth_version_is_kept_and_those_in_between_are_dropped(tmp_path: Pa
         kept.append(versions(past))
     assert kept[7] == [0, 2, 4, 6]
     assert kept[8] == [0, 4, 6, 8]
-    assert kept[18] == [0, 8, 14, 18]
+    assert kept[16] == [0, 8, 12, 16]
+    assert kept[18] == [0, 8, 16, 18]
     assert max(map(len, kept)) == 4
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(1, [6]), (2, [0, 6])])
+@pytest.mark.parametrize(("keep", "expected"), [(1, [6]), (2, [0, 6]), (3, [0, 4, 6])])
 def test_the_newest_is_always_kept(tmp_path: Path, keep: int, expected: list[int]) -> None:
     past = PastSelves(config(tmp_path, past_keep=keep))
     for version in (0, 2, 4, 6):
