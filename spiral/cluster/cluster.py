@@ -245,7 +245,7 @@ class Cluster(Evaluating):
         past = tuple(self._published_past.values())
         load = PublishedWeights(weights, self.learners, self.generators.hosts, past).load
         self.turns.to_new_weights()
-        self.generators.update(version, load)
+        self.generators.update(version, load, self._past.admit)
         return load
 
     @contextmanager

@@ -51,20 +51,29 @@ class PastSelves:
         self._league = config.league
         self._run_dir = config.run_dir.absolute()
         self._selves: list[PastSelf] = []  # by ascending version
+        self._offered: PastSelf | None = None  # on its way to the generators
 
     # --- which are kept
 
     def offer(self, weights: WeightsRef, copy: Callable[[WeightsRef, Path], object]) -> None:
-        """Make a policy version that is published a past self, if it is due; `copy` copies its adapter to a directory.
+        """Choose a policy version that is published, if it is due; `copy` copies its adapter to a directory.
 
-        It is left out while the place that it needs is taken by one that was retired and has matches under way.
+        It is left out while the place that it needs is taken by one that was retired and has matches under way. No
+        match against it is begun before `admit`.
         """
         known = [one.version for one in self._selves]
         is_due = PAST in self._league.opponents and weights.version % self._league.past_every == 0
         if not is_due or weights.version in known or len(known) == self._league.past_places:
             return
         copy(weights, _folder(self._run_dir) / past_self(weights.version))
-        self._selves.append(PastSelf(version=weights.version, checksum=weights.checksum))
+        self._offered = PastSelf(version=weights.version, checksum=weights.checksum)
+
+    def admit(self) -> None:
+        """Make the version that was chosen, if one was, a past self: generators have its adapter."""
+        if self._offered is None:
+            return
+        self._selves.append(self._offered)
+        self._offered = None
         drawable = self._drawable()
         if len(drawable) > self._league.past_keep:
             _least_needed(drawable, self._league.past_every).is_retired = True
@@ -75,7 +84,8 @@ class PastSelves:
 
     def adapters(self) -> list[WeightsRef]:
         """The adapters of all past selves that may have matches to be played: at most `league.past_places`."""
-        return saved_adapters(self._run_dir, self.state_dict())
+        offered = [] if self._offered is None else [asdict(self._offered)]
+        return saved_adapters(self._run_dir, [*self.state_dict(), *offered])
 
     def require_files(self) -> None:
         """Raise UserError if the adapter of a past self is damaged or missing."""

@@ -25,7 +25,7 @@ def test_training_matches_end_before_the_average_is_loaded_and_go_on_after_the_p
     def ask(method: str, version: int, averaged: bool) -> WeightsRef:
         return WeightsRef(version=version, location="average" if averaged else "policy", averaged=averaged)
 
-    def update(version: int, load: Callable[[Any], Any]) -> None:
+    def update(version: int, load: Callable[[Any], Any], loaded: Callable[[], None] = lambda: None) -> None:
         events.append(f"{load.__self__._weights.location}, {dispatcher.num_running} running")  # type: ignore[attr-defined]
         deal()
 

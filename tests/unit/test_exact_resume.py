@@ -85,6 +85,7 @@ class ScriptedCluster:
         weights = self._learner.publish(version)
         assert weights is not None
         self._past.offer(weights, self._learner.keep_published)
+        self._past.admit()
         self._version = self._dispatcher.version = version
 
     def collect(self, progress: Callable[[int], None]) -> tuple[list[EpisodeHeader], list[EpisodeHeader], float]:

@@ -34,6 +34,7 @@ def offer(past: PastSelves, *versions: int) -> None:
 
     for version in versions:
         past.offer(WeightsRef(version=version, location="", is_adapter=True, checksum=f"c{version}"), copy)
+        past.admit()
 
 
 def pool(directory: Path, *versions: int, **league: Any) -> PastSelves:
@@ -154,6 +155,17 @@ def test_a_retired_past_self_keeps_its_place_until_its_matches_have_ended(tmp_pa
     past.release(set())
     offer(past, 10)
     assert [one.version for one in past.adapters()] == [0, 4, 6, 10]
+
+
+def test_a_past_self_is_loaded_before_it_is_drawn(tmp_path: Path) -> None:
+    past = pool(tmp_path, 0)
+    past.offer(WeightsRef(version=1, location="", is_adapter=True, checksum="c1"), lambda *_: None)
+    assert [one.version for one in past.adapters()] == [0, 1]
+    assert past.probabilities() == {0: 1.0}
+    assert versions(past) == [0], "a checkpoint does not know it yet: the resumed run publishes this version again"
+    past.admit()
+    past.admit()
+    assert past.probabilities() == {0: 0.5, 1: 0.5}
 
 
 def test_files_that_nobody_needs_are_removed_and_no_others(tmp_path: Path) -> None:
