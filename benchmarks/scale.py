@@ -29,6 +29,7 @@ from spiral.cluster.dispatcher import Dispatcher
 from spiral.cluster.placement import Node, Seat
 from spiral.config import load_config
 from spiral.headers import episode_header
+from spiral.league.past import PastSelves
 from spiral.league.schedule import Schedule
 from spiral.learn.batching import plan_packs
 from spiral.learn.kernels.packing import make_batch
@@ -183,7 +184,7 @@ def measure(num_generators: int, seconds: float, num_turns: int, num_tokens: int
         for _ in range(min(PROCESSES, num_generators))
     ]
     sink = ray.remote(num_cpus=0)(Sink).remote()
-    cluster = Cluster(config, config.run_dir, dispatcher, Stop(), print)
+    cluster = Cluster(config, config.run_dir, dispatcher, PastSelves(config), Stop(), print)
     cluster.generators._machines = LogicalMachines(actors)  # type: ignore[assignment]
     cluster.learners = Learners(LogicalHost(Seat(name="learner", node=HERE, cpus=0, gpus=0), sink))  # type: ignore
     cluster._reactor.on_tick.remove(cluster._collect_logs)

@@ -36,7 +36,7 @@ FIXED = (  # what a resumed run cannot change
     "seed",
     "games",
     "model",
-    "league.opponents",
+    "league",
     "rollout.deals",
     "learner.advantage",
     "learner.lora_rank",

@@ -13,7 +13,7 @@ from spiral.monitor.sinks import check_sinks
 from spiral.plugins import load_plugin
 from spiral.rollout.answers import asks_for_reasoning
 from spiral.rollout.prompt import MessageBuilder
-from spiral.types import BASE, POLICY
+from spiral.types import BASE, PAST, POLICY
 
 
 def check(config: Config, *, new_run: bool) -> None:
@@ -53,8 +53,9 @@ def check_games(config: Config) -> None:
             ("eval.opponents", config.eval.opponents if config.eval.every else ()),
             ("league.opponents", tuple(config.league.opponents)),
         ):
+            models_of = (BASE, POLICY, PAST) if key == "league.opponents" else (BASE,)
             for opponent in opponents:
-                if opponent != BASE and not (key == "league.opponents" and opponent == POLICY):
+                if opponent not in models_of:
                     _require_script(key, opponent, choice.id, game)
 
 
@@ -133,11 +134,13 @@ def checkpoint_bytes(config: Config) -> int:
     """Disk space for a run's checkpoints. Raises UserError if the model's size cannot be found out.
 
     A checkpoint holds weights, AdamW's two moments, perhaps reference and average, in float32; one is written aside.
-    Several ranks write the rows of these models before whole tensors are made of them.
+    Several ranks write the rows of these models before whole tensors are made of them. Past selves that a checkpoint
+    needs stay beside it: at most as many are new in the next one.
     """
     num_models = 1 + (config.learner.kl_coef > 0) + (config.learner.weight_ema is not None)
     num_copies = (2 + num_models) * (config.checkpoint.keep_last + 1) + num_models * (config.learner.ranks > 1)
-    return trained_bytes(config) * num_copies + GIB // 4
+    num_past = config.league.past_places * (config.checkpoint.keep_last + 1)
+    return trained_bytes(config) * (num_copies + num_past) + GIB // 4
 
 
 def _check_disk(config: Config) -> None:

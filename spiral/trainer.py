@@ -19,6 +19,7 @@ from spiral.cluster import Cluster, Dispatcher
 from spiral.config import Config, RunFailed, UserError, dump
 from spiral.evaluation.evaluator import evaluate_policy
 from spiral.game.solve import exact_games
+from spiral.league.past import PastSelves
 from spiral.league.schedule import Schedule
 from spiral.learn.weights import checkpoint
 from spiral.monitor.ledger import Ledger
@@ -51,7 +52,9 @@ class Trainer:
         self._goes_back = False  # to an earlier checkpoint: see spiral.rollback
         self._is_between_steps = False  # whether the learner is there, and not in the middle of a step
         self._sink_states = state.get("sinks", {})
-        self._schedule = Schedule(config.seed, config.games, config.rollout.deals, config.league.opponents)
+        self._past = PastSelves(config)
+        self._past.load_state_dict(state.get("past", []))
+        self._schedule = Schedule(config.seed, config.games, config.rollout.deals, config.league.opponents, self._past)
         if state:
             self._schedule.load_state_dict(state["schedule"])
         self._ledger = Ledger(config.run_dir)
@@ -74,12 +77,16 @@ class Trainer:
         with locked(config.run_dir), _disk_errors(config.run_dir):
             (config.run_dir / "config.yaml").write_text(dump(config))
             self._ledger.truncate(self._step)
+            self._past.require_files()
+            self._remove_old_past_selves()
             self._console.print(f"run {config.run_dir}: starting Ray, vLLM and the learner", soft_wrap=True)
             games = list(exact_games(config))
             with (
                 Recorder(config, games, self._step, self._sink_states, self._console) as self._recorder,
                 contextlib.suppress(StopRequested),  # before there was anything to save
-                Cluster.of(config, self._model_dir, self._dispatcher, self._stop, self._recorder.say) as self._cluster,
+                Cluster.of(
+                    config, self._model_dir, self._dispatcher, self._past, self._stop, self._recorder.say
+                ) as self._cluster,
             ):
                 self._train()
             if not self._goes_back:
@@ -157,8 +164,10 @@ class Trainer:
         self._is_between_steps = True
         self._step += 1
         self._schedule.done([*trained, *self._void])
+        self._past.update(headers)
+        self._past.release(self._schedule.past_in_use())
         self._ledger.append(self._step, self._version + 1, trained, self._void)
-        return rollout_metrics(headers, self._version) | metrics
+        return rollout_metrics(headers, self._version) | self._past.metrics() | metrics
 
     def _publish(self) -> Row:
         """Give the new weights to the generators as the next policy version; then write the step's episodes to disk."""
@@ -222,11 +231,21 @@ class Trainer:
             "step": self._step,
             "version": self._version,
             "schedule": self._schedule.state_dict(),
+            "past": self._past.state_dict(),
             "sinks": self._recorder.sink_states(),
             "row": self._row,
         }
         self._cluster.begin_save(state)
         self._saved_step = self._step
+        self._remove_old_past_selves()
+
+    def _remove_old_past_selves(self) -> None:
+        """Remove the adapters of past selves that neither this run nor one resumed from a checkpoint needs."""
+        needed: set[int] = set()
+        for directory in checkpoint.list_checkpoints(self._config.run_dir):
+            with contextlib.suppress(FileNotFoundError):  # the learner removes old ones
+                needed |= {one["version"] for one in checkpoint.read_state(directory).get("past", [])}
+        self._past.remove_files(but=needed)
 
     def _finish(self) -> None:
         """Make sure that a checkpoint of the last step is on disk."""

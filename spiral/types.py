@@ -24,6 +24,9 @@ POLICY = "policy"
 BASE = "base"
 """The player label of the model below the LoRA adapter that is trained: it never changes."""
 
+PAST = "past"
+"""The class of opponents that are past selves: the policy as it was at a version, with a label such as `policy@12`."""
+
 EndReason = Literal["finished", "forfeit", "turn_cap", "void"]
 
 AnswerFormat = Literal["boxed", "bracket", "tag", "raw"]
@@ -52,6 +55,17 @@ class GameSpec:
             raise ValueError(f"GameSpec {self.id}: max_turns is {self.max_turns}, expected at least 1")
         if not self.max_return > 0:
             raise ValueError(f"GameSpec {self.id}: max_return is {self.max_return}, expected more than 0")
+
+
+def past_self(version: int) -> str:
+    """The player label of the policy as it was at `version`."""
+    return f"{POLICY}@{version}"
+
+
+def past_version(label: str) -> int | None:
+    """The version of the past self with this player label; None for the label of another player."""
+    name, _, version = label.partition("@")
+    return int(version) if name == POLICY and version.isdecimal() else None
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -143,9 +157,9 @@ class Match:
     players: tuple[str, str]
 
     def opponent_class(self, role: int) -> str:
-        """What plays against `role`: the label of the other player; all past versions of the policy are one class."""
+        """What plays against `role`: the label of the other player; all past selves of the policy are one class."""
         label = self.players[1 - role]
-        return "past" if label.startswith(f"{POLICY}@") else label
+        return label if past_version(label) is None else PAST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +254,7 @@ class WeightsRef:
     """A policy version and the directory that holds its weights: HF safetensors, or a LoRA adapter in peft's files.
 
     `checksum` is `spiral.storage.weight_files.checksum` of that directory; an empty one is not checked. `averaged`: it
-    holds the average of the weights (`learner.weight_ema`) at that version.
+    holds the average of the weights (`learner.weight_ema`) at that version. `is_past_self`: it is kept for a past self.
     """
 
     version: int
@@ -248,6 +262,7 @@ class WeightsRef:
     is_adapter: bool = False
     checksum: str = ""
     averaged: bool = False
+    is_past_self: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spiral.config import load_config
-from spiral.errors import UserError
+from spiral.errors import RunInterrupted, UserError
+from spiral.league.past import saved_adapters
 from spiral.learn.weights import checkpoint
 from spiral.monitor.files import MetricsFile
 from spiral.monitor.ledger import Ledger, LedgerLine, Ranges, as_ranges, minus, union
+from spiral.storage import weight_files
 from spiral.storage.episode_files import EpisodeFiles
 
 T = TypeVar("T")
@@ -66,6 +68,7 @@ def verify(run_dir: Path) -> Verdict:
     lines = read(run_dir / "ledger.jsonl", Ledger(run_dir).read)
     config = read(run_dir / "config.yaml", partial(load_config, run_dir / "config.yaml"))
     checkpoints = [directory for directory in saved if _is_intact(directory, faults)]
+    faults += _check_past_selves(run_dir, checkpoints)
     episodes = {step: read(files.path(step), partial(_match_ids, files, step)) for step in steps}
     if lines is not None:
         state = checkpoint.read_state(checkpoints[-1]) if checkpoints else None
@@ -97,6 +100,21 @@ def _is_intact(directory: Path, faults: list[str]) -> bool:
     if what is not None and directory.exists():  # a run that is going on removes old ones
         faults.append(f"{directory}: damaged: {what}")
     return what is None
+
+
+def _check_past_selves(run_dir: Path, checkpoints: Sequence[Path]) -> Iterator[str]:
+    """The adapters of the past selves that the checkpoints know are as they were written."""
+    adapters = {
+        adapter: directory
+        for directory in checkpoints
+        for adapter in saved_adapters(run_dir, checkpoint.read_state(directory).get("past", []))
+    }
+    for adapter, directory in adapters.items():
+        try:
+            weight_files.verify(adapter)
+        except RunInterrupted as error:
+            if directory.exists():  # a run that is going on removes old ones
+                yield f"{directory}: past self: {error}"
 
 
 def _match_ids(files: EpisodeFiles, step: int) -> Ranges:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from spiral.cluster.weight_client import WeightClient
 from spiral.cluster.weights import PublishedWeights
 from spiral.config import Config, UserError
 from spiral.game.solve import DecisionPoint
+from spiral.league.past import PastSelves
 from spiral.stop import Stop
 from spiral.storage.shared_memory import SHARED_MEMORY, remove_stale
 from spiral.types import POLICY, EpisodeHeader, Match, WeightsRef
@@ -35,7 +37,13 @@ class Cluster(Evaluating):
     """Generators and the learner of a training run, and what travels between them."""
 
     def __init__(
-        self, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Stop, say: Callable[[str], None]
+        self,
+        config: Config,
+        model_dir: Path,
+        dispatcher: Dispatcher,
+        past: PastSelves,
+        stop: Stop,
+        say: Callable[[str], None],
     ) -> None:
         if config.weights.dir is not None:  # the working directory of an actor is another
             absolute = config.weights.model_copy(update={"dir": config.weights.dir.absolute()})
@@ -47,6 +55,8 @@ class Cluster(Evaluating):
         super().__init__(config, self._machines, reactor, dispatcher, say)
         self._inbox = Inbox(config.rollout.episodes_per_step)
         self._dispatcher = dispatcher
+        self._past = past
+        self._published_past: dict[int, PublishedWeights] = {}  # by version
         self._delivery = Delivery(self._inbox, reactor, lambda: self.learners.hosts, self._play_again)
         self.figures = FigureBook(self.generators)
         self._log_copies = LogCopies(logs, reactor.watch)
@@ -56,11 +66,17 @@ class Cluster(Evaluating):
     @classmethod
     @contextmanager
     def of(
-        cls, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Stop, say: Callable[[str], None]
+        cls,
+        config: Config,
+        model_dir: Path,
+        dispatcher: Dispatcher,
+        past: PastSelves,
+        stop: Stop,
+        say: Callable[[str], None],
     ) -> Iterator["Cluster"]:
         """Start the actors of a run, and end them when the block ends. Raises UserError if they do not fit."""
         with ray_session():
-            cluster = cls(config, model_dir, dispatcher, stop, say)
+            cluster = cls(config, model_dir, dispatcher, past, stop, say)
             try:
                 cluster._start_actors()
                 yield cluster
@@ -205,7 +221,10 @@ class Cluster(Evaluating):
         self.learners.ask("adjust", kl_factor, learning_rate_factor)
 
     def sync(self, version: int) -> None:
-        """Publish the learner's weights to every generator as policy version `version`."""
+        """Publish the learner's weights to every generator as policy version `version`, with the past selves.
+
+        If it is due, the version becomes one of them.
+        """
         self._load_policy = self._publish(version, averaged=False)
 
     def _publish(self, version: int, *, averaged: bool) -> Begin | None:
@@ -216,9 +235,17 @@ class Cluster(Evaluating):
             self.generators.updated_together(version)
             return None
         weights: WeightsRef = self.learners.ask("publish", version, averaged)
-        load = PublishedWeights(weights, self.learners, self.generators.hosts).load
+        if not averaged:
+            self._past.offer(weights, partial(self.learners.ask, "keep_published"))
+        self._published_past = {
+            one.version: self._published_past.get(one.version)
+            or PublishedWeights(one, self.learners, self.generators.hosts)
+            for one in self._past.adapters()
+        }
+        past = tuple(self._published_past.values())
+        load = PublishedWeights(weights, self.learners, self.generators.hosts, past).load
         self.turns.to_new_weights()
-        self.generators.update(version, load)
+        self.generators.update(version, load, self._past.admit)
         return load
 
     @contextmanager

@@ -259,10 +259,11 @@ class Generators:
         """The generators that are ready."""
         return [member for member in self.members.values() if member.state == "play"]
 
-    def update(self, version: int, load: Begin) -> None:
+    def update(self, version: int, load: Begin, loaded: Callable[[], None] = lambda: None) -> None:
         """Make all generators sample with policy version `version`, which `load` loads. One that cannot is replaced.
 
-        A generator that is started later begins with the newest weights, too.
+        `loaded` is called then, before a match is dealt. A generator that is started later begins with the newest
+        weights, too.
         """
         self._version, self._load, self._is_asleep = version, load, False
         playing = self.playing()
@@ -270,6 +271,7 @@ class Generators:
             if member.state == "wait":
                 self._load_into(member)
         self._call(playing, load, f"load policy version {version}")
+        loaded()
         self.dispatcher.version = version
         self.deal()
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from spiral.config.learner import LearnerConfig
 from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
 from spiral.config.watchdog import WatchdogConfig
-from spiral.types import BASE, POLICY, AnswerFormat
+from spiral.types import BASE, PAST, POLICY, AnswerFormat
 
 
 class GameChoice(Section):
@@ -128,14 +128,28 @@ class LeagueConfig(Section):
     """Who the policy plays against in training."""
 
     opponents: dict[str, Positive] = Field(default_factory=lambda: {POLICY: 1.0})
-    """Shares of the matches by opponent: policy (itself), base (the model without its LoRA adapter), or a script. With
-    others than itself, matches come in pairs: one deal, the seats swapped."""
+    """Shares of the matches by opponent: policy (itself), past (its past selves), base (the model without its LoRA
+    adapter), or a script. With others than itself, matches come in pairs: one deal, the seats swapped."""
+    past_every: Count = 10
+    """Keep the policy versions 0, N, 2N, ... as past selves. They need learner.lora_rank."""
+    past_keep: Count = 8
+    """Number of past selves to keep: the newest, version 0, and between them versions that are spread evenly."""
+    past_draw: Literal["uniform", "recent", "pfsp_hard", "pfsp_even"] = "uniform"
+    """How a past self is drawn. recent: half as often as the next newer one. With x, the estimated probability that the
+    policy beats it, pfsp_hard: proportional to (1 - x) ^ past_power; pfsp_even: to x (1 - x)."""
+    past_power: Positive = 2.0
+    """The exponent of past_draw pfsp_hard."""
 
     @model_validator(mode="after")
     def _somebody(self) -> "LeagueConfig":
         if not self.opponents:
             raise ValueError("opponents: at least one is needed, such as {policy: 1}")
         return self
+
+    @property
+    def past_places(self) -> int:
+        """Adapters of past selves that an engine holds at most: `past_keep`, and one with matches to be ended."""
+        return self.past_keep + 1 if PAST in self.opponents else 0
 
 
 class EvalConfig(Section):
@@ -252,6 +266,8 @@ class Config(Section):
         opponents = {*self.league.opponents, *(self.eval.opponents if self.eval.every else ())}
         if BASE in opponents and not self.learner.lora_rank:
             raise ValueError(f"opponent {BASE} is the model below a LoRA adapter: set learner.lora_rank")
+        if PAST in self.league.opponents and not self.learner.lora_rank:
+            raise ValueError(f"league.opponents {PAST}: past selves are LoRA adapters: set learner.lora_rank")
         if self.rollout.max_tokens >= self.generators.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) leaves no room for a prompt in "

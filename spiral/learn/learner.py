@@ -266,6 +266,10 @@ class Learner:
         """See `Publisher.publish`."""
         return self._publisher.publish(version, averaged)
 
+    def keep_published(self, weights: WeightsRef, directory: Path) -> None:
+        """See `Publisher.keep`."""
+        self._publisher.keep(weights, directory)
+
     def read_published(self, weights: WeightsRef) -> Files:
         """See `Publisher.read`."""
         return self._publisher.read(weights)

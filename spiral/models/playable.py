@@ -53,6 +53,7 @@ def open_model(
     has_adapter = (directory / ADAPTER_CONFIG).exists()
     tree = trained.model_dump(mode="json")
     tree["generators"] |= _one_engine(trained)
+    del tree["league"]  # of its training: other models beside it
     if games:
         tree["games"] = [{"id": game} for game in games]
     if not has_adapter:

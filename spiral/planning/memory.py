@@ -105,6 +105,9 @@ def generator_memory(config: Config, shape: ModelShape, gpu_gib: float | None) -
     element = 2 if config.model.dtype == "bfloat16" else 4
     share = max(1, generators.gpus)
     items = {"weights": element * shape.weights / share}
+    if config.learner.lora_rank:
+        places = 1 + config.league.past_places
+        items["adapters"] = element * places * config.learner.lora_rank * shape.lora_targets / share
     items["activations"] = float(
         element * BATCHED_TOKENS * (2 * shape.intermediate / share + 4 * shape.hidden)
         + 4 * generators.max_num_seqs * shape.vocabulary
@@ -127,7 +130,8 @@ def generator_memory(config: Config, shape: ModelShape, gpu_gib: float | None) -
 def away_bytes(config: Config, learner: Process, generator: Process) -> float:
     """Main memory for what leaves a GPU that is used in turns: copies are kept from one turn to the next."""
     of_learner = sum(learner.items.get(item, 0.0) for item in ("weights", "AdamW moments", "reference"))
-    return of_learner + (generator.items["weights"] if config.learner.lora_rank else 0.0)
+    of_engine = (generator.items["weights"], generator.items["adapters"]) if config.learner.lora_rank else ()
+    return of_learner + sum(of_engine)
 
 
 def problems(config: Config, learner: Process, generator: Process, gpu_gib: float | None) -> list[str]:

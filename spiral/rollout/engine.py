@@ -5,6 +5,7 @@ sampled. Nothing is ever tokenised twice. vLLM is imported only here, in the two
 (`step_loop`, `engine_process`), and in `spiral.learn.weights.transfer`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, get_args
 
@@ -23,12 +24,13 @@ from spiral.rollout.engine_process import EngineProcess
 from spiral.rollout.meter import Meter
 from spiral.rollout.prompt import PromptTooLong
 from spiral.rollout.step_loop import StepLoop
-from spiral.types import BASE, POLICY, Completion, EngineFigures, WeightsRef
+from spiral.types import BASE, POLICY, Completion, EngineFigures, WeightsRef, past_self
 
 if TYPE_CHECKING:
     from spiral.types import Tokens
 
 ADAPTER_NUMBER = 1
+"""The policy's; that of its past self of version N is N + 2."""
 FROZEN = -1
 """The policy version of completions that another model than the policy sampled."""
 
@@ -47,6 +49,7 @@ class Driver(Protocol):
     async def wake(self, tag: str) -> None: ...
     async def call(self, method: str, **arguments: Any) -> list[Any]: ...
     async def add_adapter(self, adapter: LoRARequest) -> None: ...
+    async def remove_adapter(self, adapter: LoRARequest) -> None: ...
     def shutdown(self) -> None: ...
 
 
@@ -59,6 +62,7 @@ class Engine:
         self._rollout = rollout
         self._max_model_len = max_model_len
         self._adapters: dict[str, LoRARequest | None] = {POLICY: None, BASE: None}  # by player label
+        self._past: dict[int, LoRARequest] = {}  # of them those of past selves, by version
         self._sleep_level = sleep_level
         self._is_asleep = False
         self._sampling, self._greedy = (
@@ -93,7 +97,7 @@ class Engine:
         return cls(driver, config.rollout, generators.max_model_len, sleep_level=1 if config.learner.lora_rank else 2)
 
     async def sample(self, prompt_ids: "Tokens", player: str = POLICY, *, greedy: bool = False) -> Completion:
-        """Sample one completion of the policy, or of the model below its adapter. Raises PromptTooLong.
+        """Sample one completion of the policy, a past self, or the model below the adapters. Raises PromptTooLong.
 
         `greedy`: at temperature 0 instead of that of the config.
         """
@@ -134,8 +138,13 @@ class Engine:
         """The time.monotonic() at which the engine last sampled a token or ended a request."""
         return self._driver.meter.progress_s
 
-    async def load(self, weights: WeightsRef) -> None:
-        """Load published weights.
+    @property
+    def past_versions(self) -> frozenset[int]:
+        """The past selves that are loaded."""
+        return frozenset(self._past)
+
+    async def load(self, weights: WeightsRef, past: Sequence[WeightsRef] = ()) -> None:
+        """Load published weights, and the adapters of the past selves in `past`; all other past selves are removed.
 
         Requests in flight keep their tokens; their KV cache, like all of the old version's, is recomputed. An engine
         that sleeps wakes: it takes the memory of its weights, and once they are there that of the KV cache.
@@ -149,6 +158,7 @@ class Engine:
         else:
             await self._driver.call("reload_weights", weights_path=weights.location)
             await self._driver.call("repack_heads")
+        await self._load_past(past)
         if not self._is_asleep:
             await self._resume(weights.version)
             return
@@ -188,6 +198,18 @@ class Engine:
         await self._driver.add_adapter(LoRARequest(name, ADAPTER_NUMBER, weights.location, load_inplace=True))
         self._adapters[POLICY] = LoRARequest(name, ADAPTER_NUMBER, weights.location)
 
+    async def _load_past(self, past: Sequence[WeightsRef]) -> None:
+        """Make `past` the past selves: their adapters never change, so one that is loaded is not loaded again."""
+        for version in self.past_versions - {weights.version for weights in past}:
+            await self._driver.remove_adapter(self._past.pop(version))
+            del self._adapters[past_self(version)]
+        for weights in past:
+            if weights.version not in self._past:
+                number = ADAPTER_NUMBER + 1 + weights.version
+                adapter = LoRARequest(past_self(weights.version), number, weights.location)
+                await self._driver.add_adapter(adapter)
+                self._adapters[past_self(weights.version)] = self._past[weights.version] = adapter
+
     def shutdown(self) -> None:
         """End the engine. It cannot be used afterwards."""
         self._driver.shutdown()
@@ -218,6 +240,6 @@ def engine_args(model_dir: Path, config: Config, seed: int) -> EngineArgs:
         enable_lora=learner.lora_rank > 0,
         lora_target_modules=list(learner.lora_targets),  # not the head: vLLM's CPU build cannot score prompts then
         # On CPUs vLLM computes requests without an adapter with the last place for one (index -1): it has to be empty.
-        max_loras=2 if on_cpu else 1,
+        max_loras=1 + config.league.past_places + on_cpu,
         max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= learner.lora_rank),
     )

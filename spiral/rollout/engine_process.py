@@ -84,6 +84,10 @@ class EngineProcess:
         """Load a LoRA adapter."""
         await self._llm.add_lora(adapter)
 
+    async def remove_adapter(self, adapter: LoRARequest) -> None:
+        """Unload a LoRA adapter that no request uses any more."""
+        await self._llm.remove_lora(adapter.lora_int_id)
+
     def shutdown(self) -> None:
         """End the process. The engine cannot be used afterwards."""
         self._llm.shutdown()

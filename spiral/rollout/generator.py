@@ -178,13 +178,19 @@ class Generator:
     # --- new weights: see `Engine`
 
     def receive_files(self, weights: WeightsRef, files: Files) -> WeightsRef:
-        """Write a policy version that was published on another machine; returns where it is on this one."""
+        """Write a policy version that is on another machine; returns where it is on this one."""
         return self._store.receive(weights, files)
 
-    def load(self, weights: WeightsRef) -> None:
-        """Sample with a policy version from now on. Raises RunInterrupted if its files are damaged."""
-        verify(weights)
-        self._run(self._engine.load(weights))
+    def load(self, weights: WeightsRef, *past: WeightsRef) -> None:
+        """Sample with a policy version from now on, and with these past selves.
+
+        Raises RunInterrupted if the files of one of them are damaged.
+        """
+        loaded = self._engine.past_versions
+        for new in (weights, *(one for one in past if one.version not in loaded)):
+            verify(new)
+        self._run(self._engine.load(weights, past))
+        self._store.keep_past({one.version for one in past})
 
     def sleep(self) -> None:
         """Free the GPU until weights are loaded again."""

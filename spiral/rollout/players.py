@@ -9,7 +9,7 @@ import numpy as np
 from spiral.game import Game
 from spiral.game.scripted import Script, script
 from spiral.rollout.prompt import PastTurn, Prompter
-from spiral.types import BASE, POLICY, Completion, GameSpec
+from spiral.types import BASE, POLICY, Completion, GameSpec, past_version
 
 if TYPE_CHECKING:
     from spiral.rollout.engine import Engine
@@ -95,4 +95,5 @@ class ScriptedPlayer:
 
 def make_player(label: str, game_id: str, seed: str, model: Callable[[str], Player]) -> Player | ScriptedPlayer:
     """The player behind a label of `Match.players`, for one role of one match of `game_id`."""
-    return model(label) if label in (POLICY, BASE) else ScriptedPlayer(label, game_id, seed)
+    is_model = label in (POLICY, BASE) or past_version(label) is not None
+    return model(label) if is_model else ScriptedPlayer(label, game_id, seed)

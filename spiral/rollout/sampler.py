@@ -39,7 +39,7 @@ class Sampler:
         return cls(Engine.start(model_dir, config, seed), prompter, conversation=conversation)
 
     def player(self, label: str = POLICY) -> PolicyPlayer:
-        """The policy, or the model below its adapter, in one role of one match."""
+        """The policy, a past self, or the model below the adapters, in one role of one match."""
         return PolicyPlayer(self.engine, self.prompter, self._conversation, label)
 
     async def action_logprobs(

@@ -104,6 +104,11 @@ class StepLoop:
         """Load a LoRA adapter."""
         self._engine.add_lora(adapter)
 
+    async def remove_adapter(self, adapter: LoRARequest) -> None:
+        """Unload a LoRA adapter that no request uses any more."""
+        self._engine.remove_lora(adapter.lora_int_id)
+        self._validated.pop(adapter.lora_int_id, None)
+
     def shutdown(self) -> None:
         """Release the model. The engine cannot be used afterwards."""
         if self._task is not None:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from spiral.config import Config, UserError
 from spiral.storage.atomic import atomic_directory, full_disk_is_oserror
 from spiral.storage.shared_memory import SHARED_MEMORY, ScratchDir
 from spiral.storage.weight_files import Files, checksum, verify, write_files
-from spiral.types import WeightsRef
+from spiral.types import PAST, WeightsRef
 
 VERSIONS_AT_ONCE = 3  # two are kept while the next is written; with learner.weight_ema there is an average beside them
 
@@ -20,16 +20,17 @@ VERSIONS_AT_ONCE = 3  # two are kept while the next is written; with learner.wei
 class WeightStore:
     """The newest policy versions, each in a directory v<version>/ that holds its weights.
 
-    The average of the weights at that version is in v<version>-average/.
+    The average of the weights at that version is in v<version>-average/, and past selves are in past<version>/.
 
     They are inside a ScratchDir: in `weights.dir`, which is created if necessary, else in shared memory or, if that has
     no room for them, in the temporary directory of this machine. The previous version is kept, because
-    engines may still be loading it; all others are removed.
+    engines may still be loading it; all others are removed. Past selves stay until `keep_past` leaves them out twice.
     """
 
     def __init__(self, config: Config) -> None:
         self._configured = config.weights.dir
-        self._num_at_once = VERSIONS_AT_ONCE + (config.learner.weight_ema is not None)
+        self._num_at_once = VERSIONS_AT_ONCE + (config.learner.weight_ema is not None) + config.league.past_places
+        self._past: Set[int] = frozenset()
         self._scratch: dict[Path, ScratchDir] = {}  # by parent
 
     def publish(
@@ -48,11 +49,11 @@ class WeightStore:
         return location, checksum(location)
 
     def receive(self, weights: WeightsRef, files: Files) -> WeightsRef:
-        """Write a version that another machine published, unless it is here already; returns where it is here.
+        """Write a version that is on another machine, unless it is here already; returns where it is here.
 
         Raises RunInterrupted if `files` are not those of `weights`, and what `publish` raises.
         """
-        name = _name(weights.version, weights.averaged)
+        name = _past_name(weights.version) if weights.is_past_self else _name(weights.version, weights.averaged)
         for scratch in self._scratch.values():
             here = replace(weights, location=str(scratch.path / name))
             if Path(here.location).exists() and checksum(Path(here.location)) == weights.checksum:
@@ -61,8 +62,18 @@ class WeightStore:
         here = replace(weights, location=str(location))
         write_files(files, location)
         verify(here)
-        self._remove_all_but(weights.version)
+        if not weights.is_past_self:
+            self._remove_all_but(weights.version)
         return here
+
+    def keep_past(self, versions: Set[int]) -> None:
+        """Remove the past selves that are neither among `versions` nor were so the last time: no engine loads them."""
+        kept = {_past_name(version) for version in versions | self._past}
+        self._past = versions
+        for scratch in self._scratch.values():
+            for path in scratch.path.glob(f"{PAST}*"):
+                if path.name not in kept:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
         """Remove all versions."""
@@ -102,6 +113,11 @@ class WeightStore:
 def _name(version: int, averaged: bool) -> str:
     """The name of the directory of a version."""
     return f"v{version:06d}{'-average' if averaged else ''}"
+
+
+def _past_name(version: int) -> str:
+    """The name of the directory of a past self."""
+    return f"{PAST}{version:06d}"
 
 
 def _free_bytes(directory: Path) -> int:

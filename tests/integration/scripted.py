@@ -31,12 +31,14 @@ TRAINED = "trained.jsonl"
 class Clock:
     """An engine that takes the same time for every turn."""
 
+    past_versions: frozenset[int] = frozenset()
+
     def __init__(self, turn_s: float) -> None:
         self.version = 0
         self._turn_s = turn_s
         self._meter = Meter()
 
-    async def load(self, weights: WeightsRef) -> None:
+    async def load(self, weights: WeightsRef, past: Sequence[WeightsRef] = ()) -> None:
         self.version = weights.version
 
     def figures(self) -> EngineFigures:

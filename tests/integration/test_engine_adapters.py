@@ -1,15 +1,19 @@
 """The real engine and learner in one process, without Ray: LoRA adapters."""
 
 import asyncio
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.config import Config
 from spiral.learn.learner import Learner
-from spiral.types import BASE, POLICY, Completion, WeightsRef
+from spiral.rollout.engine import FROZEN
+from spiral.types import BASE, PAST, POLICY, Completion, WeightsRef, past_self
 from tests.integration.test_engine import DRIVERS, changed, matches, play_all, publish, running, tokens
 
 LORA = {"lora_rank": 4, "learning_rate": 1e-2}
@@ -71,6 +75,64 @@ def test_policy_and_base_are_told_apart_in_one_batch(
         expected = logprobs.gather(1, sequence[0, len(prompt) :, None])[:, 0]
         worst[label] = max(worst[label], float((expected - torch.tensor(completion.logprobs.tolist())).abs().max()))
     assert max(worst.values()) <= 1e-4, worst
+
+
+@DRIVERS
+def test_past_selves_play_beside_the_policy_in_one_batch(
+    smoke_config: Config, model_dir: Path, tmp_path: Path, in_process: bool
+) -> None:
+    """Two past selves, the policy and the base model, with every place for adapters taken: each samples as in peft.
+
+    Then one past self goes, and another takes its place.
+    """
+    prompt = [5 + i % 20 for i in range(40)]
+    league = {"opponents": {POLICY: 1.0, PAST: 1.0}, "past_keep": 1}
+    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path}, league=league)
+    learner = Learner(config, model_dir)
+    kept: list[WeightsRef] = []
+    for version in range(4):
+        for name, parameter in learner._model.named_parameters():
+            if ".lora_" in name:
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
+        published = publish(learner, version)
+        copied = Path(shutil.copytree(published.location, tmp_path / "copies" / str(version)))
+        kept.append(dataclasses.replace(published, location=str(copied)))
+
+    async def sample() -> list[tuple[str, Completion]]:
+        sampled: list[tuple[str, Completion]] = []
+        async with running(config, model_dir, in_process=in_process) as sampler:
+            engine = sampler.engine
+            for past in (kept[:2], kept[1:3], kept[1:3]):  # the last time nothing changes
+                await engine.load(kept[3], past)
+                numbers = {1, *(2 + one.version for one in past)}
+                assert [set(ids) for ids in await engine._driver.call("list_loras")] == [numbers]
+                labels = [POLICY, BASE, *(past_self(one.version) for one in past)] * 8
+                completions = await asyncio.gather(*(engine.sample(tokens(prompt), label) for label in labels))
+                sampled += zip(labels, completions, strict=True)
+            with pytest.raises(KeyError):
+                await engine.sample(tokens(prompt), past_self(0))
+        return sampled
+
+    models = {BASE: AutoModelForCausalLM.from_pretrained(model_dir)}
+    for version, one in enumerate(kept):
+        plain = AutoModelForCausalLM.from_pretrained(model_dir)
+        models[past_self(version) if version < 3 else POLICY] = PeftModel.from_pretrained(plain, one.location)
+    worst = dict.fromkeys(models, 0.0)
+    others = dict.fromkeys(models, 0.0)  # with the adapter of another model, as a check of the check
+    for label, completion in asyncio.run(sample()):
+        assert completion.min_version == completion.max_version == (3 if label == POLICY else FROZEN)
+        sequence = torch.tensor([[*prompt, *completion.token_ids.tolist()]])
+        found = torch.tensor(completion.logprobs.tolist())
+        for of, model in models.items():
+            with torch.no_grad():
+                logprobs = model(sequence).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            difference = float((logprobs.gather(1, sequence[0, len(prompt) :, None])[:, 0] - found).abs().max())
+            if of == label:
+                worst[label] = max(worst[label], difference)
+            else:
+                others[label] = max(others[label], difference)
+    assert max(worst.values()) <= 1e-4, worst
+    assert min(others.values()) > 1e-2, others
 
 
 @DRIVERS

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -165,16 +166,43 @@ def test_a_conversation_is_one_sample_a_role_and_two_ranks_train_it(model_dir: P
     assert sorted(trained_matches(run_dir)) == list(range(3 * 64))
 
 
+def past_selves(run_dir: Path, step: int) -> dict[int, dict[str, Any]]:
+    """The past selves that a checkpoint knows, by version."""
+    state = json.loads((run_dir / "checkpoints" / f"step_{step:06d}" / "state.json").read_text())
+    return {one["version"]: one for one in state["past"]}
+
+
 def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Path) -> None:
-    """Only adapters travel and are kept; merged they are a model like any other. Learner and engine take turns."""
+    """Only adapters travel and are kept; merged they are a model like any other. Learner and engine take turns.
+
+    Half of the matches are against past selves, which a resumed run has again.
+    """
     lora = ["learner.lora_rank=8", "learner.learning_rate=1e-3", "steps=2", "eval.pairs=5", "generators.colocated=true"]
-    ok(spiral("train", "smoke", f"run.dir={tmp_path}", *lora, "checkpoint.every=1"))
+    past = ["league.opponents={policy: 1, past: 1}", "league.past_every=1", "league.past_keep=2"]
+    past += ["league.past_draw=pfsp_hard", "checkpoint.every=1"]
+    ok(spiral("train", "smoke", f"run.dir={tmp_path}", *lora, *past))
     run_dir = tmp_path / "smoke"
+    before = past_selves(run_dir, 2)
+    assert set(before) == {0, 1, 2}, "two, and the one that was retired in the last step"
     assert rows(run_dir)[0]["eval/kuhn_poker/nash_conv"] >= 0.6
     assert all(row["perf/turn_s"] > 0 and row["rollout/staleness_mean"] == 0 for row in rows(run_dir)[1:])
     ok(spiral("resume", str(run_dir), "steps=3", "eval.every=0"))
     assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3]
     assert max(row["train/logprob_diff_max"] for row in rows(run_dir)[1:]) <= 1e-4
+    assert "sound" in ok(spiral("verify", str(run_dir))).stdout
+    after = past_selves(run_dir, 3)
+    assert set(after) == {0, 2, 3}
+    assert all(after[version]["checksum"] == before[version]["checksum"] for version in (0, 2))
+    assert after[0]["episodes"] + after[2]["episodes"] > before[0]["episodes"] + before[2]["episodes"]
+    assert {path.name for path in (run_dir / "league").iterdir()} == {f"policy@{version}" for version in range(4)}
+    assert [row["league/pool_size"] for row in rows(run_dir)[1:]] == [1, 2, 2]
+    assert all(row["game/kuhn_poker/vs_past/episodes"] > 0 for row in rows(run_dir)[1:])
+    sampled_by = {
+        (episode.match.players[turn.role], turn.completion.max_version if turn.completion else None)
+        for episode in Run.open(run_dir).episodes(3)
+        for turn in episode.turns
+    }
+    assert sampled_by == {("policy", 2), ("policy@0", -1), ("policy@2", -1)}
     checkpoint = run_dir / "checkpoints" / "step_000003"
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in checkpoint.iterdir()}
     assert not (checkpoint / "model.safetensors").exists()

@@ -8,6 +8,7 @@ from spiral.cluster.cluster import Cluster
 from spiral.cluster.dispatcher import Dispatcher
 from spiral.cluster.turns import Turns
 from spiral.config import Config, GameChoice
+from spiral.league.past import PastSelves
 from spiral.league.schedule import Schedule
 from spiral.types import WeightsRef
 from tests.unit.test_dispatcher import header
@@ -24,7 +25,7 @@ def test_training_matches_end_before_the_average_is_loaded_and_go_on_after_the_p
     def ask(method: str, version: int, averaged: bool) -> WeightsRef:
         return WeightsRef(version=version, location="average" if averaged else "policy", averaged=averaged)
 
-    def update(version: int, load: Callable[[Any], Any]) -> None:
+    def update(version: int, load: Callable[[Any], Any], loaded: Callable[[], None] = lambda: None) -> None:
         events.append(f"{load.__self__._weights.location}, {dispatcher.num_running} running")  # type: ignore[attr-defined]
         deal()
 
@@ -41,6 +42,7 @@ def test_training_matches_end_before_the_average_is_loaded_and_go_on_after_the_p
     tree = {"steps": 1, "model": {"name": "m"}, "games": [{"id": "kuhn_poker"}]}
     cluster: Any = Cluster.__new__(Cluster)
     cluster._config = Config.model_validate(tree)
+    cluster._past, cluster._published_past = PastSelves(cluster._config), {}
     cluster._dispatcher, cluster._reactor = dispatcher, SimpleNamespace(wait=wait)
     cluster.learners = SimpleNamespace(ask=ask, hosts=[None])
     cluster.generators = SimpleNamespace(update=update, hosts=list, deal=deal)

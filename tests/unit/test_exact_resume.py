@@ -22,11 +22,13 @@ from spiral import api, trainer
 from spiral.cluster.dispatcher import Dispatcher
 from spiral.config import Config
 from spiral.headers import episode_header
+from spiral.league.past import PastSelves
 from spiral.learn.learner import Learner
-from spiral.learn.weights.checkpoint import list_checkpoints
+from spiral.learn.weights.checkpoint import list_checkpoints, read_state
 from spiral.monitor.files import MetricsFile
 from spiral.storage.episode_files import EpisodeFiles
-from spiral.types import Episode, EpisodeHeader, Match
+from spiral.types import POLICY, Episode, EpisodeHeader, Match
+from spiral.verify import verify
 from tests import processes
 from tests.builders import sampled
 from tests.learners import VOCABULARY, model_dir
@@ -40,7 +42,9 @@ RECIPE = {
     "entropy_end": 0.01,
     "advantage": "prompt",
 }
+LEAGUE = {"opponents": {"policy": 1, "past": 2}, "past_every": 1, "past_keep": 3, "past_draw": "pfsp_hard"}
 STEPS, KILLED_IN_STEP = 10, 7
+STEP_NAMES = "step_000005", f"step_{STEPS:06d}"
 SCRIPT = "script"
 LIMIT_S = 240
 
@@ -48,11 +52,12 @@ LIMIT_S = 240
 class ScriptedCluster:
     """A learner in this process, and a script instead of generators. Kills its process in step KILLED_IN_STEP."""
 
-    def __init__(self, config: Config, model_dir: Path, dispatcher: Dispatcher) -> None:
+    def __init__(self, config: Config, model_dir: Path, dispatcher: Dispatcher, past: PastSelves) -> None:
         torch.set_num_threads(1)
         self._config = config
         self._learner = Learner(config, model_dir)
         self._dispatcher = dispatcher
+        self._past = past
         self._version = 0
         dispatcher.join(SCRIPT, room=1000)
         self.figures = SimpleNamespace(row=dict)
@@ -65,9 +70,9 @@ class ScriptedCluster:
     @classmethod
     @contextmanager
     def of(
-        cls, config: Config, model_dir: Path, dispatcher: Dispatcher, stop: Any, say: Any
+        cls, config: Config, model_dir: Path, dispatcher: Dispatcher, past: PastSelves, stop: Any, say: Any
     ) -> Iterator["ScriptedCluster"]:
-        cluster = cls(config, model_dir, dispatcher)
+        cluster = cls(config, model_dir, dispatcher, past)
         yield cluster
         cluster.finish_save()
 
@@ -77,7 +82,10 @@ class ScriptedCluster:
         self.sync(version)
 
     def sync(self, version: int) -> None:
-        assert self._learner.publish(version) is not None
+        weights = self._learner.publish(version)
+        assert weights is not None
+        self._past.offer(weights, self._learner.keep_published)
+        self._past.admit()
         self._version = self._dispatcher.version = version
 
     def collect(self, progress: Callable[[int], None]) -> tuple[list[EpisodeHeader], list[EpisodeHeader], float]:
@@ -103,7 +111,8 @@ class ScriptedCluster:
         for turn in range(rng.randint(2, 5)):
             completion = tokens(1, 4)
             logprobs = tuple(rng.uniform(-4, -3) for _ in completion)
-            turns.append(sampled(turn % 2, tokens(2, 9), completion, logprobs, version=self._version))
+            version = self._version if match.players[turn % 2] == POLICY else -1
+            turns.append(sampled(turn % 2, tokens(2, 9), completion, logprobs, version=version))
         value = rng.choice((-1.0, 0.0, 1.0))
         return Episode(
             match=match,
@@ -138,6 +147,7 @@ def run(command: str, run_dir: Path, model_dir: Path, lora_rank: int) -> None:
         },
         "eval": {"every": 0},
         "checkpoint": {"every": 5},
+        **({"league": LEAGUE} if lora_rank else {}),
         "wandb": {"mode": "disabled"},
     }
     api.train(Config.model_validate(tree))
@@ -186,3 +196,16 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(
     for step in range(1, STEPS + 1):
         first, second = (EpisodeFiles(run_dir).read(step) for run_dir in (straight, killed))
         assert first == second
+    assert_past_selves_are_equal(*ends, lora_rank)
+    assert verify(straight).faults == verify(killed).faults == ()
+
+
+def assert_past_selves_are_equal(one: Path, other: Path, lora_rank: int) -> None:
+    """Both runs have the same past selves, with the same estimates, and keep no others than their checkpoints need."""
+    states = [read_state(end)["past"] for end in (one, other)]
+    assert states[0] == states[1]
+    assert [state["episodes"] > 0 for state in states[0]][::3] == ([True, False] if lora_rank else []), "the ends"
+    needed = [{f"policy@{state['version']}" for state in read_state(one.parent / name)["past"]} for name in STEP_NAMES]
+    kept = [{path.name for path in (end.parents[1] / "league").glob("*")} for end in (one, other)]
+    assert kept[0] == kept[1] == set.union(*needed)
+    assert len(needed[1]) == (4 if lora_rank else 0), "three, and the one that was retired in the last step"

@@ -126,6 +126,9 @@ def test_adapters_take_no_memory_for_the_moments_of_frozen_weights(qwen3_4b: str
     assert items["AdamW moments"] == 8.0 * adapters
     assert items["weights"] == 4.0 * adapters + 2.0 * shape.weights
     assert items["reference"] == 4.0 * adapters  # another adapter of the same model
+    assert generator_memory(config, shape, 79.6).items["adapters"] == 2.0 * adapters
+    league = paper(qwen3_4b, "learner.lora_rank=32", "league.opponents={past: 1}", "league.past_keep=4")
+    assert generator_memory(league, shape, 79.6).items["adapters"] == 2.0 * adapters * (1 + 4 + 1)
 
 
 @pytest.mark.parametrize("override", ["learner.gradient_checkpointing=true", "learner.pack_tokens=16384"])

@@ -17,6 +17,7 @@ def trained_config(lora_rank: int = 0) -> Config:
         "rollout": {"answer_format": "raw", "max_tokens": 17, "prompt": "some.module:prompt"},
         "generators": {"count": 7, "max_model_len": 300},
         "learner": {"lora_rank": lora_rank},
+        "league": {"opponents": {"policy": 1, "past": 1, "base": 1} if lora_rank else {"policy": 1}},
     }
     return Config.model_validate(tree)
 

@@ -14,6 +14,7 @@ from spiral.errors import UserError
 from spiral.learn.weights import checkpoint
 from spiral.monitor.ledger import Ledger
 from spiral.storage.episode_files import EpisodeFiles
+from spiral.storage.weight_files import checksum
 from spiral.verify import verify
 from tests.builders import episode
 from tests.run_directory import write_learner, write_run, write_step
@@ -204,6 +205,23 @@ def test_the_last_row_may_be_missing_only_after_the_newest_checkpoint(run_dir: P
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_past_self_that_a_checkpoint_needs_is_damaged_or_missing(run_dir: Path) -> None:
+    adapters = [run_dir / "league" / f"policy@{version}" for version in (0, 2)]
+    for adapter in adapters:
+        adapter.mkdir(parents=True)
+        (adapter / "adapter_model.safetensors").write_bytes(b"a")
+    past = [{"version": version, "checksum": checksum(adapters[0])} for version in (0, 2)]
+    save(run_dir, 4, 22, [20, 21], past=past)
+    assert faults(run_dir) == []
+    (adapters[0] / "adapter_model.safetensors").write_bytes(b"b")
+    shutil.rmtree(adapters[1])
+    found = faults(run_dir)
+    assert len(found) == 2
+    for version, fault in zip((0, 2), found, strict=True):
+        assert fault.startswith(f"checkpoints/step_000004: past self: policy version {version} in ")
+        assert "is damaged" in fault
 
 
 def test_an_episode_file_with_other_matches(run_dir: Path) -> None:

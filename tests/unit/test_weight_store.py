@@ -1,5 +1,6 @@
 """Policy versions as directories: published, checked, and carried to another machine's store."""
 
+import dataclasses
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +188,26 @@ def test_another_content_of_the_same_version_replaces_it(store: WeightStore, tmp
         sent = published(store, text, 5)
         here = receiver.receive(sent, read_files(Path(sent.location)))
         assert (Path(here.location) / "weights").read_text() == text
+
+
+def test_past_selves_stay_until_they_are_left_out_twice(store: WeightStore, tmp_path: Path) -> None:
+    receiver = WeightStore(config(tmp_path / "other"))
+
+    def receive(text: str, version: int, *, is_past_self: bool) -> Path:
+        sent = dataclasses.replace(published(store, text, version), is_past_self=is_past_self)
+        return Path(receiver.receive(sent, read_files(Path(sent.location))).location)
+
+    pool = [receive(f"past {version}", version, is_past_self=True) for version in (0, 9)]
+    policy = [receive("policy", version, is_past_self=False) for version in (9, 10, 11)]
+    assert [path.exists() for path in (*pool, *policy)] == [True, True, False, True, True]
+    assert (pool[1] / "weights").read_text() == "past 9"
+    receiver.keep_past({0, 9})
+    receiver.keep_past({9})  # another engine may still be loading 0
+    assert [path.exists() for path in pool] == [True, True]
+    receiver.keep_past({9})
+    assert [path.exists() for path in (*pool, *policy)] == [False, True, False, True, True]
+    receiver.close()
+    assert names(tmp_path / "other") == []
 
 
 def test_files_damaged_on_the_way_are_refused(store: WeightStore, tmp_path: Path) -> None:

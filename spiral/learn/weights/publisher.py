@@ -1,5 +1,6 @@
 """Publishes the learner's weights: files for engines of the same machine, or a transfer between GPUs."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from spiral.learn.model.parameters import Trainable
 from spiral.learn.model.sharding import gathered, untied
 from spiral.learn.model.tensor_files import GATHERED_BYTES, write_whole
 from spiral.learn.rank import Rank
+from spiral.storage.atomic import atomic_directory, full_disk_is_oserror
 from spiral.storage.weight_files import read_files
 from spiral.storage.weight_store import WeightStore
 from spiral.types import WeightsRef
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Publisher:
     """One rank's part in publishing the weights of `model`: `weights(averaged)` are the trained ones or their average.
 
-    Its methods are collective, except `read`.
+    Its methods are collective, except `read` and `keep`.
     """
 
     def __init__(
@@ -74,8 +76,17 @@ class Publisher:
         )
 
     def read(self, weights: WeightsRef) -> "Files":
-        """The files of a version that `publish` wrote, for engines of other machines."""
+        """The files of a version that `publish` wrote or `keep` has kept, for engines of other machines."""
         return read_files(Path(weights.location))
+
+    def keep(self, weights: WeightsRef, directory: Path) -> None:
+        """Rank 0: copy a version that `publish` wrote to `directory`, which is replaced. Raises OSError."""
+        if self._rank.index == 0:
+            with (
+                full_disk_is_oserror(directory),
+                atomic_directory(directory, if_exists="replace", durable=True) as aside,
+            ):
+                shutil.copytree(weights.location, aside, dirs_exist_ok=True)
 
     def connect(self, client: Any, num_receivers: int, address: str) -> None:
         """Connect to the generators' `num_receivers` GPUs for `send`; `client` carries vLLM's calls to them.

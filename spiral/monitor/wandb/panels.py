@@ -12,6 +12,7 @@ from typing import Literal
 from spiral.config import Config
 from spiral.game.solve import exact_games
 from spiral.monitor.time_budget import STAGES
+from spiral.types import PAST
 
 TRANSCRIPTS, MATCHES = "transcripts", "matches"
 LEFT_OUT = (
@@ -53,7 +54,7 @@ def sections(config: Config) -> list[PanelSection]:
     games = [choice.id for choice in config.games]
     found = [
         PanelSection(name="Strength", panels=_strength(config, games), is_open=True),
-        PanelSection(name="Self-play health", panels=_health(games), is_open=True),
+        PanelSection(name="Self-play health", panels=_health(config, games), is_open=True),
         PanelSection(name="Learner", panels=_learner()),
         PanelSection(name="Engines", panels=_engines()),
         PanelSection(name="Data and time", panels=_data(config)),
@@ -98,7 +99,7 @@ def _strength(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-def _health(games: Sequence[str]) -> tuple[Panel, ...]:
+def _health(config: Config, games: Sequence[str]) -> tuple[Panel, ...]:
     panels = []
     for game in games:
         own = f"^game/{re.escape(game)}/(role[01]/(return_mean|baseline)|vs_.+/return_mean)$"
@@ -122,6 +123,8 @@ def _health(games: Sequence[str]) -> tuple[Panel, ...]:
         Panel(title="Matches without room in the context", metrics=("rollout/context_cap",)),
         Panel(title="Watchdog: 0 ok, 1 warning, 2 alarm", pattern="^watchdog/"),
     ]
+    if PAST in config.league.opponents:
+        panels.append(Panel(title="Past selves: how many, and the policy's win rate against them", pattern="^league/"))
     return tuple(panels)
 
 
