@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 from spiral import api, trainer
 from spiral.cluster.dispatcher import Dispatcher
 from spiral.config import Config
+from spiral.league.past import PastSelves
 from spiral.monitor.watchdog import WatchdogLog
 from spiral.run import Run
 from spiral.types import Episode, Match
@@ -34,8 +35,8 @@ RATE, STEPS = 5e-3, 60
 class SelfPlayCluster(ScriptedCluster):
     """Plays with the learner's policy."""
 
-    def __init__(self, config: Config, model_dir: Path, dispatcher: Dispatcher) -> None:
-        super().__init__(config, model_dir, dispatcher)
+    def __init__(self, config: Config, model_dir: Path, dispatcher: Dispatcher, past: PastSelves) -> None:
+        super().__init__(config, model_dir, dispatcher, past)
         self._sampler = LlamaForCausalLM.from_pretrained(model_dir)
 
     def sync(self, version: int) -> None:
