@@ -48,10 +48,11 @@ def test_policy_and_base_are_told_apart_in_one_batch(
     """Requests with the adapter and without it run side by side, and each gets the distribution of its own model."""
     prompt = [5 + i % 20 for i in range(40)]
     config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path})
+    torch.manual_seed(0)
     learner = Learner(config, model_dir)
     for name, parameter in learner._model.named_parameters():
         if ".lora_" in name:
-            parameter.data.add_(0.2 * torch.randn_like(parameter))
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
     learner._model.set_attn_implementation("sdpa")
     models = {BASE: AutoModelForCausalLM.from_pretrained(model_dir), POLICY: learner._model}
 
@@ -88,6 +89,7 @@ def test_past_selves_play_beside_the_policy_in_one_batch(
     prompt = [5 + i % 20 for i in range(40)]
     league = {"opponents": {POLICY: 1.0, PAST: 1.0}, "past_keep": 1}
     config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path}, league=league)
+    torch.manual_seed(0)
     learner = Learner(config, model_dir)
     kept: list[WeightsRef] = []
     for version in range(4):
