@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from spiral.errors import summary
 from spiral.evaluation.problems import Problem
 from spiral.types import AnswerFormat, Response
 
@@ -111,7 +112,7 @@ def grade(problem: Problem, response: Response) -> Attempt:
         try:
             outcome = "solved" if problem.is_solved(response.action) else "wrong"
         except Exception as failure:  # noqa: BLE001 -- whatever a scorer of reasoning-gym raises for an odd answer
-            outcome, error = "error", f"the scorer failed: {type(failure).__name__}: {' '.join(str(failure).split())}"
+            outcome, error = "error", f"the scorer failed: {summary(failure)}"
     return Attempt(problem=problem, response=response, outcome=outcome, error=error)
 
 
