@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "nodes"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 HEAD = "10.77.0.1:6379"
-SIZE = ["--num-cpus=1", "--object-store-memory=200000000"]
+SIZE = ["--num-cpus=2", "--object-store-memory=200000000"]
 
 
 class Nodes:

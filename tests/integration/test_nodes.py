@@ -18,6 +18,7 @@ from tests.machines import HEAD, Nodes, two_nodes, why_not
 RUN = [
     "smoke",
     "generators.count=2",
+    "generators.cpus=2",  # all of a machine: one generator each, and none takes the place of another that is lost
     "games=[{id: 'my_game:MyGame'}, {id: kuhn_poker}]",
     "model.warmup_steps=20",
     "eval.pairs=4",
