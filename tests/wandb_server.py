@@ -295,10 +295,36 @@ class WandbServer:
     def _on_UpsertView2(self, variables: Json) -> Json:
         """A view is found by its id alone: without one, another view is made."""
         is_new = not variables.get("id")
-        view_id = variables.get("id") or f"view{len(self.views)}"
+        view_id = variables.get("id") or base64.b64encode(b"View:%d" % len(self.views)).decode()
         name = variables["name"]
         self.views[view_id] = {"id": view_id, **{k: variables[k] for k in ("name", "displayName", "spec")}}
         return {"upsertView": {"view": {"id": view_id, "name": name}, "inserted": is_new}}
+
+    def _on_GetProjects(self, variables: Json) -> Json:
+        node = {
+            "__typename": "Project",
+            "id": "p",
+            "name": "spiral",
+            "entityName": variables["entity"],
+            "createdAt": "2026-01-01T00:00:00Z",
+            "isBenchmark": False,
+            "user": None,
+        }
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"pageInfo": page, "edges": [{"node": node}]}}
+
+    def _on_ProjectInternalId(self, _: Json) -> Json:
+        return {"project": {"id": "p", "internalId": base64.b64encode(b"Project:1").decode()}}
+
+    def _on_upsertView(self, variables: Json) -> Json:
+        """A report is a view whose project is in the answer."""
+        view_id = self._on_UpsertView2(variables)["upsertView"]["view"]["id"]
+        project = {"id": "p", "name": variables["projectName"], "entityName": variables["entityName"]}
+        self.views[view_id] |= {"description": variables["description"], "project": project}
+        return {"upsertView": {"view": self.views[view_id], "inserted": True}}
+
+    def _on_SpecificReport(self, variables: Json) -> Json:
+        return {"view": dict(self.views[variables["reportId"]])}
 
     def _on_View(self, variables: Json) -> Json:
         found = [view for view in self.views.values() if view["name"] == variables["viewName"]]

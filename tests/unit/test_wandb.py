@@ -8,12 +8,14 @@ from statistics import median
 from typing import Any
 
 import pytest
+import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
+import yaml
 
 from spiral.config import Config, UserError, load_config, override
 from spiral.monitor.files import EVALUATIONS, MetricsFile
 from spiral.monitor.sinks import Sinks
-from spiral.monitor.wandb import workspace
+from spiral.monitor.wandb import report, workspace
 from spiral.monitor.wandb.identity import Identity, sole_writer
 from spiral.monitor.wandb.panels import outline, sections
 from spiral.monitor.wandb.upload import upload
@@ -277,6 +279,44 @@ def test_a_workspace_is_saved_loaded_and_updated_as_one_view(tmp_path: Path, wan
     spec = wandb_online.views[view]["spec"]
     assert workspace.create_if_missing(config, ENTITY) == url
     assert wandb_online.views[view]["spec"] == spec, "a run leaves a workspace that is there as it is"
+
+
+def test_a_report_is_saved_loaded_and_updated_as_one_view(tmp_path: Path, wandb_online: WandbServer) -> None:
+    tree = {"steps": 1, "model": {"name": "builtin/tiny"}, "games": [{"id": "nim"}]}
+    run_dirs = [tmp_path / name for name in ("first", "second")]
+    for run_dir in run_dirs:
+        run_dir.mkdir()
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(tree))
+    before = set(wandb_online.views)
+    url = report.save(run_dirs)
+    (view,) = set(wandb_online.views) - before
+    assert wandb_online.views[view]["displayName"] == "SPIRAL: first, second"
+    loaded = wr.Report.from_url(url)
+    grids = [block for block in loaded.blocks if isinstance(block, wr.PanelGrid)]
+    ids = [Identity(run_dir).run_id for run_dir in run_dirs]
+    assert [grid.runsets[0].filters for grid in grids] == [f'Metric("ID") in {ids}'] * len(grids)
+    num_panels = [len(section.panels) for section in sections(load_config(tree))]
+    assert [len(grid.panels) for grid in grids] == [1, *num_panels]
+
+    # The user writes something, and removes a grid and another with its heading.
+    loaded.blocks = [wr.P("What we found"), *(b for b in loaded.blocks[:-2] if b is not grids[1])]
+    loaded.save()
+    assert report.save(run_dirs) == url
+    again = wr.Report.from_url(url)
+    headings = [block.text for block in again.blocks if isinstance(block, wr.H2)]
+    assert headings == ["Settings", *(section.name for section in sections(load_config(tree)))]
+    assert [len(b.panels) for b in again.blocks if isinstance(b, wr.PanelGrid)] == [1, *num_panels]
+    assert wr.P("What we found") in again.blocks
+    assert report.save(run_dirs[1:]) != url, "other runs have another report"
+
+
+def test_a_report_about_runs_of_two_projects_is_refused(tmp_path: Path, wandb_online: WandbServer) -> None:
+    for project in ("one", "two"):
+        (tmp_path / project).mkdir()
+        tree = {"steps": 1, "model": {"name": "builtin/tiny"}, "games": [{"id": "nim"}], "wandb": {"project": project}}
+        (tmp_path / project / "config.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"two has wandb.project=two, .*one has one: a W&B report is about one project"):
+        report.save([tmp_path / "one", tmp_path / "two"])
 
 
 def test_every_panel_has_the_step_on_its_x_axis(wandb_online: WandbServer) -> None:

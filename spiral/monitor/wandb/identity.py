@@ -1,10 +1,10 @@
-"""Which W&B run, and which view of a workspace, belong to a run directory."""
+"""Which W&B run, workspace and reports belong to a run directory."""
 
 import contextlib
 import fcntl
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spiral.config import UserError
@@ -12,7 +12,7 @@ from spiral.storage.atomic import atomic_file
 
 
 class Identity:
-    """wandb.json in a run directory: the id of its W&B run from the first start on, and the URL of its workspace."""
+    """wandb.json in a run directory: the id of its W&B run from the first start on, and URLs of views."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / "wandb.json"
@@ -35,6 +35,13 @@ class Identity:
     def workspace(self, url: str) -> None:
         self._write(workspace=url)
 
+    def report(self, run_ids: Sequence[str]) -> str | None:
+        """The URL of the report that was saved about these W&B runs, of which this run's was the first."""
+        return self._read().get(_report_key(run_ids))
+
+    def set_report(self, run_ids: Sequence[str], url: str) -> None:
+        self._write(**{_report_key(run_ids): url})
+
     def forget_run(self) -> None:
         """Choose another id the next time."""
         self._write(run_id=None)
@@ -54,6 +61,10 @@ class Identity:
         known = {name: value for name, value in {**self._read(), **changes}.items() if value is not None}
         with atomic_file(self._path) as aside:
             aside.write_text(json.dumps(known) + "\n")
+
+
+def _report_key(run_ids: Sequence[str]) -> str:
+    return " ".join(["report", *run_ids])
 
 
 @contextlib.contextmanager

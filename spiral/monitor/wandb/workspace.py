@@ -9,7 +9,7 @@ import wandb_workspaces.workspaces as ws
 
 from spiral.config import Config, UserError
 from spiral.monitor.console import short
-from spiral.monitor.wandb.client import silence
+from spiral.monitor.wandb.client import errors_of, silence
 from spiral.monitor.wandb.panels import Panel, PanelSection, sections
 
 WIDTH, HEIGHT, COLUMNS = 8, 6, 3  # of a panel, in cells of W&B's grid, and panels side by side
@@ -37,15 +37,13 @@ def save(config: Config, url: str | None = None) -> str:
     Raises UserError.
     """
     silence()
-    try:
+    with errors_of("W&B workspace"):
         built = build(config, config.wandb.entity or wandb.Api().default_entity)
         found = _load(url or built.url)
         saved = _merged(found, built) if found else built
         if found or not url:
             saved.save()
             return str(saved.url)
-    except Exception as error:  # W&B's client raises errors of its own, of several modules, and ValueError
-        raise UserError(f"W&B workspace: {' '.join(f'{type(error).__name__}: {error}'.split())}") from error
     raise UserError(
         f"W&B has no workspace at {url}; give the URL of one with --url, with its `?nw=`, as the browser shows it"
     )
@@ -83,11 +81,12 @@ def _merged(found: ws.Workspace, built: ws.Workspace) -> ws.Workspace:
 
 
 def _section(section: PanelSection) -> ws.Section:
-    panels = [_panel(section.name, panel, number) for number, panel in enumerate(section.panels)]
+    panels = [drawn(section.name, panel, number) for number, panel in enumerate(section.panels)]
     return ws.Section(name=section.name, panels=panels, is_open=section.is_open)
 
 
-def _panel(section: str, panel: Panel, number: int) -> wr.LinePlot | wr.WeavePanelSummaryTable | wr.MediaBrowser:
+def drawn(section: str, panel: Panel, number: int) -> wr.LinePlot | wr.WeavePanelSummaryTable | wr.MediaBrowser:
+    """The `number`-th panel of a section, for a workspace or a report."""
     wide = wr.Layout(x=0, y=2 * HEIGHT * number, w=WIDTH * COLUMNS, h=2 * HEIGHT)
     if panel.kind == "table":
         made = wr.WeavePanelSummaryTable(table_name=panel.metrics[0], layout=wide)
