@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from spiral.errors import summary
 from spiral.evaluation.problems import Problem
@@ -45,7 +44,7 @@ class Accuracy:
     def of(cls, attempts: Sequence[Attempt]) -> "Accuracy":
         """Of at least one attempt."""
         counts = Counter(attempt.outcome for attempt in attempts)
-        interval = binomtest(counts["solved"], len(attempts)).proportion_ci(method="wilson")
+        interval = _binomial_test(counts["solved"], len(attempts)).proportion_ci(method="wilson")
         return cls(
             counts=dict(counts),
             share=counts["solved"] / len(attempts),
@@ -97,7 +96,14 @@ def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> N
 def mcnemar(only_first: int, only_second: int) -> float:
     """The p-value of McNemar's exact test, two-sided; 1 where the two models solve the same problems."""
     discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return float(_binomial_test(only_first, discordant).pvalue) if discordant else 1.0
+
+
+def _binomial_test(successes: int, trials: int) -> Any:
+    """SciPy's exact test of a probability of 0.5."""
+    from scipy.stats import binomtest  # takes a second to import, which every command would wait for
+
+    return binomtest(successes, trials)
 
 
 def grade(problem: Problem, response: Response) -> Attempt:

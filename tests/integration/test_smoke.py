@@ -222,6 +222,18 @@ def test_a_lora_run_trains_resumes_and_is_exported(model_dir: Path, tmp_path: Pa
     assert (one - before).abs().max() > 1e-2
 
 
+def test_the_same_seed_gives_the_same_run(smoke_run: SmokeRun, tmp_path: Path) -> None:
+    """With one generator and max_staleness 0. What takes time differs; weights and matches do not."""
+
+    def untimed(run_dir: Path) -> list[dict[str, float]]:
+        return [{k: v for k, v in row.items() if not k.startswith(("perf/", "engine/"))} for row in rows(run_dir)[:3]]
+
+    ok(spiral("train", "smoke", f"run.dir={tmp_path}", "steps=2"))
+    again = untimed(tmp_path / "smoke")
+    assert len(again) == 3
+    assert again == untimed(smoke_run[0])
+
+
 def test_a_run_directory_that_exists_is_refused(smoke_run: SmokeRun) -> None:
     again = spiral("train", "smoke", f"run.dir={smoke_run[0].parent}")
     assert again.returncode == 2
