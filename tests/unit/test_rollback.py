@@ -1,6 +1,6 @@
 """A rollback ends with every match trained on once, other matches, and no checkpoint from after it.
 
-The main loop, the learner, the schedule and the files are the real ones; see test_exact_resume.py for the generators.
+The main loop, the learner, the schedule and the files are the real ones; see scripted_cluster.py for the generators.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from spiral.types import Episode, Match
 from spiral.verify import verify
 from tests.learners import model_dir
 from tests.run_directory import write_learner, write_run
-from tests.unit.test_exact_resume import ScriptedCluster
+from tests.scripted_cluster import ScriptedCluster
 
 __all__ = ["model_dir"]  # a fixture
 

@@ -24,7 +24,7 @@ from spiral.types import Episode, Match
 from spiral.verify import verify
 from tests.builders import sampled
 from tests.learners import VOCABULARY, model_dir
-from tests.unit.test_exact_resume import ScriptedCluster
+from tests.scripted_cluster import ScriptedCluster
 
 __all__ = ["model_dir"]  # a fixture
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +27,23 @@ from tests.wandb_server import ENTITY, KEY, StoredRun, WandbServer
 
 MEDIA = ("Weave", "Media Browser")
 """The view types of tables and pages, which have no x axis."""
+
+
+@pytest.fixture(scope="session")
+def wandb_server() -> Iterator[WandbServer]:
+    """A stand-in for W&B's server. One for all tests: wandb keeps the address for as long as the process lives."""
+    with WandbServer() as server:
+        yield server
+    assert server.unknown == [], "wandb asks the server for something that it does not know"
+
+
+@pytest.fixture
+def wandb_online(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
+    """The server, and variables with which wandb talks to it."""
+    for name, value in wandb_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_MODE")  # a key is enough for a run to be online
+    return wandb_server
 
 
 def run_dir(tmp_path: Path, num_steps: int = 4, checkpoints: tuple[int, ...] = (2, 4)) -> Path:
