@@ -5,6 +5,7 @@ sampled. Nothing is ever tokenised twice. vLLM is imported only here, in the two
 (`step_loop`, `engine_process`), and in `spiral.learn.weights.transfer`.
 """
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, get_args
@@ -120,15 +121,27 @@ class Engine:
         )
 
     async def score(self, prompt_ids: "Tokens", answer_ids: "Tokens", player: str = POLICY) -> float:
-        """log pi(answer | prompt) at temperature 1, in nats."""
-        params = SamplingParams(
-            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
-        )
-        token_ids = [*prompt_ids.tolist(), *answer_ids.tolist()]
-        entries = (await self._driver.generate(token_ids, params, self._adapters[player])).prompt_logprobs
-        assert entries is not None
-        answer = zip(entries[len(prompt_ids) :], token_ids[len(prompt_ids) :], strict=True)
-        return float(sum(entry[token].logprob for entry, token in answer if entry is not None))
+        """log pi(answer | prompt) at temperature 1, in nats.
+
+        One request for each token of the answer, all at once: the prefix cache has what they share, which it has not
+        for vLLM's own scores of a prompt. Those also fail on CPUs with an adapter on the head.
+        """
+        prompt, answer = prompt_ids.tolist(), answer_ids.tolist()
+
+        async def logprob(place: int) -> float:
+            token = answer[place]
+            params = SamplingParams(
+                max_tokens=1,
+                logprob_token_ids=[token],
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            request = await self._driver.generate([*prompt, *answer[:place]], params, self._adapters[player])
+            logprobs = request.outputs[0].logprobs
+            assert logprobs is not None
+            return float(logprobs[0][token].logprob)
+
+        return sum(await asyncio.gather(*map(logprob, range(len(answer)))))
 
     def figures(self) -> EngineFigures:
         """What the engine does now and has done so far. `busy_s` does not contain `paused_s`."""
@@ -238,7 +251,7 @@ def engine_args(model_dir: Path, config: Config, seed: int) -> EngineArgs:
         weight_transfer_config=None if transport == "files" else WeightTransferConfig(backend=transport),
         enable_sleep_mode=generators.colocated and not on_cpu,
         enable_lora=learner.lora_rank > 0,
-        lora_target_modules=list(learner.lora_targets),  # not the head: vLLM's CPU build cannot score prompts then
+        lora_target_modules=list(learner.lora_targets),
         # On CPUs vLLM computes requests without an adapter with the last place for one (index -1): it has to be empty.
         max_loras=1 + config.league.past_places + on_cpu,
         max_lora_rank=min(size for size in get_args(MaxLoRARanks) if size >= learner.lora_rank),

@@ -88,7 +88,8 @@ def test_past_selves_play_beside_the_policy_in_one_batch(
     """
     prompt = [5 + i % 20 for i in range(40)]
     league = {"opponents": {POLICY: 1.0, PAST: 1.0}, "past_keep": 1}
-    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path}, league=league)
+    lora = LORA | {"lora_targets": [*smoke_config.learner.lora_targets, "lm_head"]}
+    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=lora, weights={"dir": tmp_path}, league=league)
     torch.manual_seed(0)
     learner = Learner(config, model_dir)
     kept: list[WeightsRef] = []

@@ -11,9 +11,12 @@ from transformers import GraniteConfig, GraniteForCausalLM, LlamaForCausalLM
 
 from spiral.config import UserError
 from spiral.config.tree import ModelConfig
+from spiral.learn.kernels.logprobs import token_stats
 from spiral.learn.learner import Learner
+from spiral.learn.model.head import adapted
 from spiral.learn.model.parameters import Adapters, AllWeights, Trainable, merge
 from spiral.learn.model.policy import Policy
+from spiral.learn.model.reference import REFERENCE, TRAINED, activate
 from spiral.learn.model.sharding import materialise
 from spiral.types import WeightsRef
 from tests.learners import config, learner, model_dir, save
@@ -139,6 +142,36 @@ def test_lora_targets_selects_the_layers_that_get_adapters(model_dir: Path) -> N
     assert len(trained) == 2 * 2 * 2
     with pytest.raises(UserError, match="learner.lora_targets: .*nope"):
         adapters(model_dir, lora_targets=("nope",)).build(model_dir)
+
+
+def test_an_adapter_on_the_head_is_scored_and_trained_like_peft_s(model_dir: Path) -> None:
+    """Log-probabilities and the gradients of the adapter's matrices, of both adapters of the head."""
+    model = loaded(adapters(model_dir, lora_targets=("q_proj", "lm_head"), kl_coef=0.1), model_dir).model
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.3 if ".lora_" in name else parameter.data
+    model.set_attn_implementation("sdpa")
+    tokens, target = torch.tensor([[1, 2, 3]]), torch.tensor([4, 5, 6])
+    matrices = [getattr(model.lm_head, name)[TRAINED].weight for name in ("lora_A", "lora_B")]
+
+    def gradients(logprob_T: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(logprob_T.sum(), matrices))
+
+    for adapter in (TRAINED, REFERENCE):
+        activate(model, adapter)
+        hidden = model.model(tokens).last_hidden_state[0]
+        ours = token_stats(*adapted(hidden, model, adapter), target, temperature=1.0, chunk=2).logprob_T
+        theirs = model(tokens).logits[0].log_softmax(-1).gather(1, target[:, None])[:, 0]
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        if adapter == TRAINED:
+            for one, other in zip(gradients(ours), gradients(theirs), strict=True):
+                assert torch.allclose(one, other, atol=1e-5)
+                assert one.abs().max() > 1e-3
+
+
+def test_an_adapter_on_a_tied_head_is_refused(tied_dir: Path) -> None:
+    with pytest.raises(UserError, match="this model's head is tied to its embedding"):
+        adapters(tied_dir, lora_targets=("lm_head",)).build(tied_dir)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ p = softmax(z), q the reference model's.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,6 +23,13 @@ class TokenStats:
     kl_T: torch.Tensor
 
 
+class LmHead(NamedTuple):
+    """A language-model head: its weight [V, D] and its bias [V]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
 @dataclass(frozen=True, slots=True)
 class LmHeadInputs:
     """Hidden states, and the weight and bias of the language-model head that turns them into logits [T, V]."""
@@ -34,11 +41,11 @@ class LmHeadInputs:
 
 def token_stats(
     hidden_TD: torch.Tensor,
-    head: torch.nn.Linear,
+    head: torch.nn.Linear | LmHead,
     target_T: torch.Tensor,
     *,
     temperature: float,
-    reference: tuple[torch.Tensor, torch.nn.Linear] | None = None,
+    reference: tuple[torch.Tensor, torch.nn.Linear | LmHead] | None = None,
     chunk: int,
 ) -> TokenStats:
     """Statistics of `target_T` under softmax(head(hidden) / temperature), computed for `chunk` tokens at a time.

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from spiral.config import Config, UserError
 from spiral.learn.kernels.attention import PACKED_ATTENTION
+from spiral.learn.model.head import has_adapter
 from spiral.learn.model.reference import REFERENCE, TRAINED, Reference, ReferenceAdapter, activate
 from spiral.learn.model.sharding import local_rows, weights_at_rest
 from spiral.learn.model.tensor_files import TensorFiles, read_rows
@@ -124,6 +125,8 @@ class Adapters:
                     inject_adapter_in_model(self._lora, model, adapter, low_cpu_mem_usage=True)
         except ValueError as error:
             raise UserError(f"learner.lora_targets: {error}") from error
+        if model.config.tie_word_embeddings and has_adapter(model):
+            raise UserError("learner.lora_targets: this model's head is tied to its embedding: no adapter for it alone")
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
                 parameter.data = parameter.data.float()

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 
 from spiral.learn.kernels.logprobs import TokenStats, token_stats
 from spiral.learn.kernels.packing import Batch, predicting_states
-from spiral.learn.model.reference import Reference, ReferenceAdapter
+from spiral.learn.model.head import adapted
+from spiral.learn.model.reference import REFERENCE, TRAINED, Reference, ReferenceAdapter
 
 
 class Policy(torch.nn.Module):
@@ -28,11 +29,10 @@ class Policy(torch.nn.Module):
         The reference is an argument so that it is not registered as a submodule.
         """
         stats: TokenStats = token_stats(
-            predicting_states(self.model, batch),
-            self.model.get_output_embeddings(),
+            *adapted(predicting_states(self.model, batch), self.model, TRAINED),
             batch.target_T,
             temperature=self._temperature,
-            reference=None if reference is None else (reference(batch), reference.model.get_output_embeddings()),
+            reference=None if reference is None else adapted(reference(batch), reference.model, REFERENCE),
             chunk=self._chunk,
         )
         return stats.logprob_T, stats.entropy_T, stats.kl_T
