@@ -28,6 +28,8 @@ class WatchdogConfig(Section):
     """Most rollbacks of a run. Where another would follow, the run stops."""
     entropy: Levels = (0.02, 0.01)
     """Lowest entropy of the policy, in nats per token."""
+    noise: Levels = (1.0, 2.0)
+    """Highest rise of the policy's entropy above its lowest so far, in nats per token."""
     one_role: Levels = (0.9, None)
     """Highest |mean return| that a role owes to its seat, in any game. Without an alarm: in some games a seat wins."""
     draws: Levels = (0.95, None)

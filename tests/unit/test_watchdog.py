@@ -37,6 +37,7 @@ ONE_ROW = {
     "nash_conv": ({"eval/kuhn_poker/nash_conv": 0.35}, {"eval/kuhn_poker/nash_conv": 0.55}),
 }
 AVERAGED: dict[str, tuple[Row, Row | None]] = {
+    "noise": ({"train/entropy": 1.6}, {"train/entropy": 3.0}),
     "illegal": ({"rollout/illegal_rate": 0.2}, {"rollout/forfeit_rate": 0.4}),
     "short": ({"rollout/completion_tokens_mean": 40.0}, {"rollout/completion_tokens_mean": 8.0}),
     "one_role": ({"game/g/role0/return_mean": -0.95, "game/g/role1/return_mean": 0.95}, None),
@@ -85,6 +86,17 @@ def test_a_signature_of_several_rows(name: str) -> None:
 def test_a_single_bad_step_is_not_a_trend() -> None:
     bad = {**CALM, "rollout/illegal_rate": 0.5, "game/g/draw_rate": 1.0, "rollout/completion_tokens_mean": 40.0}
     assert watch(*[CALM] * WINDOW, bad, *[CALM] * WINDOW)[1] == []
+
+
+def test_an_entropy_that_falls_fast_is_no_rise() -> None:
+    assert watch(*({**CALM, "train/entropy": 5 * 0.6**step} for step in range(9)))[1] == []
+
+
+def test_the_entropy_of_a_collapse_without_a_kl_term_is_an_alarm_within_ten_steps() -> None:
+    """The first rows of `spiral train quickstart learner.kl_coef=0`."""
+    entropies = (0.347, 5.8, 6.0, 5.7, 5.6, 5.6, 5.6, 5.6)
+    levels, _ = watch(*({**CALM, "train/entropy": entropy} for entropy in entropies))
+    assert [row.get("watchdog/noise") for row in levels] == [*[None] * 4, 0, 2, 2, 2]
 
 
 def test_a_seat_is_told_from_skill() -> None:

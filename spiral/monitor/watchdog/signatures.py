@@ -11,8 +11,8 @@ from statistics import fmean
 from spiral.monitor.files import Row
 
 WINDOW = 5
-AVERAGED = ("_rate", "/return_mean", "rollout/completion_tokens_mean")
-"""How the metrics end that are averaged."""
+FOLLOWED = ("_rate", "/return_mean", "rollout/completion_tokens_mean", "train/entropy")
+"""How the metrics end whose newest values are kept."""
 THOUGHT_TOKENS = 32
 """Completions that were shorter at first are bare answers, which cannot lose their reasoning."""
 
@@ -21,7 +21,7 @@ Measured = tuple[float, str]
 
 
 class History:
-    """The means of the newest WINDOW values of each averaged metric, and the first and the lowest of these means."""
+    """The newest WINDOW values of each followed metric: their mean, and the first and the lowest mean so far."""
 
     def __init__(self, scales: Mapping[str, float]) -> None:
         self.scales = scales  # by game: max_return
@@ -29,16 +29,24 @@ class History:
         self.first: dict[str, float] = {}
         self.lowest: dict[str, float] = {}
         self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self._lowest_before: dict[str, float] = {}  # of the values that are no longer among the newest
 
     def add(self, row: Row) -> None:
         for key, value in row.items():
-            if key.endswith(AVERAGED):
+            if key.endswith(FOLLOWED):
                 recent = self._recent[key]
+                if len(recent) == WINDOW:
+                    self._lowest_before[key] = min(self._lowest_before.get(key, recent[0]), recent[0])
                 recent.append(value)
                 if len(recent) == WINDOW:
                     mean = self.mean[key] = fmean(recent)
                     self.first.setdefault(key, mean)
                     self.lowest[key] = min(self.lowest.get(key, mean), mean)
+
+    def rise(self, key: str) -> float | None:
+        """How far even the lowest of the newest values is above the lowest before them: not while a metric falls."""
+        recent = self._recent[key]
+        return min(recent) - self._lowest_before.get(key, recent[0]) if len(recent) == WINDOW else None
 
     def games(self, suffix: str) -> list[Measured]:
         """The mean of `game/<id>/<suffix>` of each game that has one."""
@@ -58,6 +66,12 @@ class Signature:
 
 def _metric(key: str) -> Callable[[Row, History], Measured | None]:
     return lambda row, _: (row[key], key) if key in row else None
+
+
+def _noise(row: Row, history: History) -> Measured | None:
+    key = "train/entropy"
+    rise = history.rise(key)
+    return None if rise is None else (rise, f"the rise of {key}")
 
 
 def _one_role(row: Row, history: History) -> Measured | None:
@@ -105,6 +119,7 @@ SIGNATURES = (
         "the policy hardly explores: raise kl_coef or entropy_coef, lower learning_rate",
         is_low=True,
     ),
+    Signature("noise", _noise, "the policy writes anything: raise kl_coef, lower learning_rate"),
     Signature("one_role", _one_role, "one seat wins whatever the other does: nothing is left to learn from"),
     Signature("draws", lambda row, history: _worst(history.games("draw_rate")), "there is nothing left to learn from"),
     Signature(
