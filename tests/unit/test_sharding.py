@@ -56,7 +56,7 @@ def test_ranks_that_compute_different_numbers_are_noticed(tmp_path: Path) -> Non
     assert [out.read_text() for out in found] == ["True False"] * 2
 
 
-LORA = {**OPTIONS, "lora_rank": 4}
+LORA = {**OPTIONS, "lora_rank": 4, "lora_targets": ("q_proj", "down_proj", "lm_head")}
 AVERAGES = {**RECIPE, "micro_batch_size": 1, "pack_tokens": 32}
 
 
