@@ -45,9 +45,13 @@ def test_adapters_agree_after_each_sync_and_only_the_newest_is_loaded(
 def test_policy_and_base_are_told_apart_in_one_batch(
     smoke_config: Config, model_dir: Path, tmp_path: Path, in_process: bool
 ) -> None:
-    """Requests with the adapter and without it run side by side, and each gets the distribution of its own model."""
+    """Requests with the adapter and without it run side by side, and each gets the distribution of its own model.
+
+    The head has an adapter, too.
+    """
     prompt = [5 + i % 20 for i in range(40)]
-    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path})
+    lora = LORA | {"lora_targets": [*smoke_config.learner.lora_targets, "lm_head"]}
+    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=lora, weights={"dir": tmp_path})
     torch.manual_seed(0)
     learner = Learner(config, model_dir)
     for name, parameter in learner._model.named_parameters():
@@ -88,8 +92,7 @@ def test_past_selves_play_beside_the_policy_in_one_batch(
     """
     prompt = [5 + i % 20 for i in range(40)]
     league = {"opponents": {POLICY: 1.0, PAST: 1.0}, "past_keep": 1}
-    lora = LORA | {"lora_targets": [*smoke_config.learner.lora_targets, "lm_head"]}
-    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=lora, weights={"dir": tmp_path}, league=league)
+    config = changed(smoke_config, rollout={"max_tokens": 8}, learner=LORA, weights={"dir": tmp_path}, league=league)
     torch.manual_seed(0)
     learner = Learner(config, model_dir)
     kept: list[WeightsRef] = []

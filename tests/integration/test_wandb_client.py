@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 import yaml
@@ -29,11 +30,15 @@ MEDIA = ("Weave", "Media Browser")
 """The view types of tables and pages, which have no x axis."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wandb_server() -> Iterator[WandbServer]:
-    """A stand-in for W&B's server. One for all tests: wandb keeps the address for as long as the process lives."""
+    """A stand-in for W&B's server. One for all tests: wandb keeps the address for as long as the process lives.
+
+    wandb's own service process is found through an environment variable: it must not become that of other tests' runs.
+    """
     with WandbServer() as server:
         yield server
+        wandb.teardown()
     assert server.unknown == [], "wandb asks the server for something that it does not know"
 
 
