@@ -324,7 +324,8 @@ class WandbServer:
         return {"upsertView": {"view": self.views[view_id], "inserted": True}}
 
     def _on_SpecificReport(self, variables: Json) -> Json:
-        return {"view": dict(self.views[variables["reportId"]])}
+        view = self.views.get(variables["reportId"])
+        return {"view": view and dict(view)}
 
     def _on_View(self, variables: Json) -> Json:
         found = [view for view in self.views.values() if view["name"] == variables["viewName"]]

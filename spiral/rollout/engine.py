@@ -123,8 +123,9 @@ class Engine:
     async def score(self, prompt_ids: "Tokens", answer_ids: "Tokens", player: str = POLICY) -> float:
         """log pi(answer | prompt) at temperature 1, in nats.
 
-        One request for each token of the answer, all at once: the prefix cache has what they share, which it has not
-        for vLLM's own scores of a prompt. Those also fail on CPUs with an adapter on the head.
+        Each token of the answer is a request of its own; they share the prompt through the prefix cache. vLLM's
+        `prompt_logprobs` would do it in one request, but does not read that cache, and fails on CPUs if the head has an
+        adapter.
         """
         prompt, answer = prompt_ids.tolist(), answer_ids.tolist()
 

@@ -233,6 +233,8 @@ def test_the_same_seed_gives_the_same_run(model_dir: Path, tmp_path: Path) -> No
         tables.append(untimed)
     assert len(tables[0]) == 2
     assert tables[0] == tables[1]
+    one, other = (tmp_path / name / "checkpoints/step_000002/model.safetensors" for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_run_directory_that_exists_is_refused(smoke_run: SmokeRun) -> None:

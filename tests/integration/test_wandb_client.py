@@ -332,6 +332,9 @@ def test_a_report_is_saved_loaded_and_updated_as_one_view(tmp_path: Path, wandb_
     assert wr.P("What we found") in again.blocks
     assert report.save(run_dirs[1:]) != url, "other runs have another report"
 
+    del wandb_online.views[view]
+    assert report.save(run_dirs) not in (url, None), "a deleted report is created anew"
+
 
 def test_a_report_about_runs_of_two_projects_is_refused(tmp_path: Path, wandb_online: WandbServer) -> None:
     for project in ("one", "two"):

@@ -93,8 +93,8 @@ def test_an_entropy_that_falls_fast_is_no_rise() -> None:
 
 
 def test_the_entropy_of_a_collapse_without_a_kl_term_is_an_alarm_within_ten_steps() -> None:
-    """The first rows of `spiral train quickstart learner.kl_coef=0`."""
-    entropies = (0.347, 5.8, 6.0, 5.7, 5.6, 5.6, 5.6, 5.6)
+    """The first rows of a run of `spiral train quickstart learner.kl_coef=0`."""
+    entropies = (1.234, 5.508, 5.803, 5.928, 5.695, 5.581, 5.605, 5.591)
     levels, _ = watch(*({**CALM, "train/entropy": entropy} for entropy in entropies))
     assert [row.get("watchdog/noise") for row in levels] == [*[None] * 4, 0, 2, 2, 2]
 

@@ -15,8 +15,8 @@ from spiral.monitor.wandb.panels import sections
 from spiral.monitor.wandb.workspace import COLUMNS, HEIGHT, WIDTH, drawn
 
 SETTINGS = "Settings"
-MOST = 128
-"""Characters of a title that W&B takes."""
+MAX_TITLE = 128
+"""Characters in the longest title that W&B accepts."""
 
 
 def save(run_dirs: Sequence[Path]) -> str:
@@ -31,11 +31,12 @@ def save(run_dirs: Sequence[Path]) -> str:
     with errors_of("W&B report"):
         entity = config.wandb.entity or wandb.Api().default_entity
         built = build(config, entity, [run_dir.name for run_dir in run_dirs], run_ids)
-        if known := identity.report(run_ids):
-            built = _merged(wr.Report.from_url(known), built)
-        built.save()
-        identity.set_report(run_ids, built.url)
-        return str(built.url)
+        known = identity.report(run_ids)
+        found = _load(known) if known else None
+        saved = _merged(found, built) if found else built
+        saved.save()
+        identity.set_report(run_ids, saved.url)
+        return str(saved.url)
 
 
 def build(config: Config, entity: str, names: Sequence[str], run_ids: Sequence[str]) -> wr.Report:
@@ -54,7 +55,7 @@ def build(config: Config, entity: str, names: Sequence[str], run_ids: Sequence[s
     return wr.Report(
         entity=entity,
         project=project,
-        title=title if len(title) <= MOST else f"{title[: MOST - 1]}…",
+        title=title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 1]}…",
         blocks=blocks,
         width="fluid",
     )
@@ -71,6 +72,14 @@ def _common(run_dirs: Sequence[Path]) -> Config:
                     f"{run_dir} has wandb.{key}={theirs}, {run_dirs[0]} has {ours}: a W&B report is about one project"
                 )
     return configs[0]
+
+
+def _load(url: str) -> wr.Report | None:
+    """The saved report at a URL, or None if it has been deleted: W&B's client does not expect an answer without one."""
+    try:
+        return wr.Report.from_url(url)
+    except TypeError:
+        return None
 
 
 def _merged(found: wr.Report, built: wr.Report) -> wr.Report:
