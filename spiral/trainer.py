@@ -111,12 +111,10 @@ class Trainer:
         self._recorder.status("loading the model")
         if self._resumed_from:
             self._recorder.say(f"resumed from {self._resumed_from}")
-        past = self._recorder.escalation
-        if past.num_rollbacks:
-            self._schedule.reseed(past.num_rollbacks)
+        if number := self._recorder.escalation.num_rollbacks:
+            self._schedule.reseed(number)
         self._cluster.wait_until_ready(self._resumed_from, self._version)
-        if (past.kl_factor, past.learning_rate_factor) != (1.0, 1.0):
-            self._cluster.adjust(past.kl_factor, past.learning_rate_factor)
+        self._adjust()
         self._is_between_steps = True
         if self._row is not None and not self._recorder.has_row(self._step):
             self._record_row()  # it ended between the checkpoint of this step and its row
@@ -208,7 +206,7 @@ class Trainer:
         action = escalation.next(self._step) if alarm else None
         if alarm is None or action is None:
             return
-        to, learner = None, self._config.learner
+        to = None
         text = f"alarm: {alarm.name} since step {alarm.began}: {action}"
         if action == "rollback":
             to = rollback_step(self._config.run_dir, self._recorder.rows(), alarm.began)
@@ -219,10 +217,15 @@ class Trainer:
         elif action == "stop":
             raise RunFailed(f"stopped by watchdog.action: {alarm.text}")
         elif action != "warn":
-            self._cluster.adjust(escalation.kl_factor, escalation.learning_rate_factor)
-            kl_coef = learner.kl_coef * escalation.kl_factor
-            rate = learner.learning_rate * escalation.learning_rate_factor
-            self._recorder.say(f"kl_coef is {kl_coef:g} and learning_rate {rate:g} from step {self._step + 1} on")
+            self._adjust()
+            self._recorder.say(f"from step {self._step + 1} on: {escalation.effect(self._config)}")
+
+    def _adjust(self) -> None:
+        """Set what the watchdog's actions so far have changed."""
+        so_far = self._recorder.escalation
+        if (so_far.kl_factor, so_far.learning_rate_factor) != (1.0, 1.0):
+            self._cluster.adjust(so_far.kl_factor, so_far.learning_rate_factor)
+        self._schedule.raise_opponents(so_far.opponents_factor)
 
     def _save(self) -> None:
         """Begin to write a checkpoint of this step, while training continues."""

@@ -263,6 +263,10 @@ class Config(Section):
             raise ValueError(
                 "watchdog.action raise_kl doubles learner.kl_coef, which is 0: set it, or leave raise_kl out"
             )
+        if "raise_opponents" in self.watchdog.action and set(self.league.opponents) <= {POLICY}:
+            raise ValueError(
+                "watchdog.action raise_opponents needs others than policy in league.opponents: past, base or a script"
+            )
         opponents = {*self.league.opponents, *(self.eval.opponents if self.eval.every else ())}
         if BASE in opponents and not self.learner.lora_rank:
             raise ValueError(f"opponent {BASE} is the model below a LoRA adapter: set learner.lora_rank")

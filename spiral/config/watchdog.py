@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from spiral.config.section import Count, Natural, Section
 
-Action = Literal["warn", "raise_kl", "halve_lr", "rollback", "stop"]
+Action = Literal["warn", "raise_kl", "halve_lr", "raise_opponents", "rollback", "stop"]
 Levels = tuple[float | None, float | None]
 """(warning, alarm); None: never."""
 
@@ -18,8 +18,9 @@ class WatchdogConfig(Section):
     action: Annotated[
         tuple[Action, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given), MinLen(1)
     ] = ("warn",)
-    """What an alarm leads to: warn, raise_kl (doubles kl_coef), halve_lr, rollback or stop. In a list, each further
-    alarm takes the next action, and after the last one the first."""
+    """What an alarm leads to: warn, raise_kl (doubles kl_coef), halve_lr, raise_opponents (doubles the weight of others
+    than policy in league.opponents), rollback or stop. In a list, each further alarm takes the next action, and after
+    the last one the first."""
     patience: Count = 3
     """Steps for which an alarm has to stand before an action is taken."""
     pause: Natural = 10
@@ -46,5 +47,7 @@ class WatchdogConfig(Section):
     """Highest factor between the mean importance ratio and 1, in either direction."""
     mismatch: Levels = (0.1, 1.0)
     """Largest difference of a token's logprob between learner and sampler, in nats. 1e-4 is usual on CPUs."""
+    past: Levels = (0.45, 0.4)
+    """Lowest mean probability to beat a past self, as estimated: the upper end of its 95% interval."""
     nash_conv: Levels = (0.1, 0.2)
     """Highest rise of a game's NashConv above its best so far, as a share of the game's max_return."""

@@ -43,6 +43,11 @@ class PastSelf:
         """The estimated probability that the policy beats it, within (0, 1)."""
         return (self.wins + PRIOR) / (self.episodes + 2 * PRIOR)
 
+    @property
+    def variance(self) -> float:
+        """The variance of `win_rate`: that of a mean of `episodes` + 2 PRIOR games that are won or lost."""
+        return self.win_rate * (1 - self.win_rate) / (self.episodes + 2 * PRIOR)
+
 
 class PastSelves:
     """The past selves of a run."""
@@ -126,13 +131,18 @@ class PastSelves:
                     opponent.wins = DECAY * opponent.wins + (1 + header.returns[1 - role]) / 2
 
     def metrics(self) -> dict[str, float]:
-        """`league/pool_size`, and the mean and the least of the estimated probabilities to beat a past self."""
-        rates = [one.win_rate for one in self._drawable()]
-        if not rates:
+        """`league/pool_size`, and the mean and the least of the estimated probabilities to beat a past self.
+
+        `win_rate_mean_ci95` is the half-width of the mean's 95% interval (normal approximation).
+        """
+        selves = self._drawable()
+        if not selves:
             return {}
+        rates = [one.win_rate for one in selves]
         return {
             "league/pool_size": len(rates),
             "league/win_rate_mean": sum(rates) / len(rates),
+            "league/win_rate_mean_ci95": 1.96 * math.sqrt(sum(one.variance for one in selves)) / len(rates),
             "league/win_rate_min": min(rates),
         }
 

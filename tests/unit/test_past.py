@@ -107,8 +107,14 @@ def test_a_draw_is_half_a_win_and_old_episodes_count_less(tmp_path: Path) -> Non
 def test_metrics_show_the_pool_and_its_estimates(tmp_path: Path) -> None:
     past = pool(tmp_path, 0, 1)
     past.update(against(1, [-1.0]))
+    deviation = ((1 / 4) / 2 + (2 / 9) / 3) ** 0.5 / 2  # of the mean of win rates over 2 and 3 matches
     assert past.metrics() == pytest.approx(
-        {"league/pool_size": 2, "league/win_rate_mean": (1 / 2 + 1 / 3) / 2, "league/win_rate_min": 1 / 3}
+        {
+            "league/pool_size": 2,
+            "league/win_rate_mean": (1 / 2 + 1 / 3) / 2,
+            "league/win_rate_mean_ci95": 1.96 * deviation,
+            "league/win_rate_min": 1 / 3,
+        }
     )
     assert PastSelves(config(tmp_path)).metrics() == {}
 

@@ -3,7 +3,7 @@
 The main loop, the learner, the schedule and the files are the real ones; see scripted_cluster.py for the generators.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +39,7 @@ class CollapsingCluster(ScriptedCluster):
 
     def __init__(self, config: Config, *args: Any) -> None:
         super().__init__(config, *args)
-        self._original = Schedule(config.seed, config.games)
+        self._original = Schedule(config.seed, config.games, opponents=config.league.opponents)
         self._is_original = False
 
         def learn(step: int, version: int, match_ids: Sequence[int]) -> dict[str, float]:
@@ -71,7 +71,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CollapsingCluster]
     torch.set_num_threads(threads)
 
 
-def config(directory: Path, model_dir: Path, **watchdog: object) -> Config:
+def config(
+    directory: Path, model_dir: Path, opponents: Mapping[str, float] | None = None, **watchdog: object
+) -> Config:
     never = dict.fromkeys(("mismatch", "ratio", "kl", "alike"), (None, None))  # what the script plays is made up
     return Config.model_validate(
         {
@@ -80,6 +82,7 @@ def config(directory: Path, model_dir: Path, **watchdog: object) -> Config:
             "games": [{"id": "kuhn_poker"}],
             "run": {"dir": str(directory), "name": "run"},
             "rollout": {"episodes_per_step": PER_STEP, "answer_format": "bracket"},
+            "league": {"opponents": opponents or {"policy": 1.0}},
             "learner": {"learning_rate": 1e-3, "local_batch_size": 32, "kl_coef": 0.1},
             "eval": {"every": 0},
             "checkpoint": {"every": 2, "keep_last": 9},
@@ -137,6 +140,20 @@ def test_actions_escalate_to_a_stop_and_a_resumed_run_keeps_them(
     cluster.adjusted.clear()
     api.resume(chosen.run_dir)
     assert cluster.adjusted == [(2.0, 0.5), (2.0, 0.25)], "the actions so far, and the first one again"
+
+
+def test_opponents_that_were_raised_stay_so_in_a_resumed_run(
+    model_dir: Path, tmp_path: Path, cluster: type[CollapsingCluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = config(tmp_path, model_dir, {"policy": 2.0, "random": 1.0}, action="raise_opponents", pause=99)
+    run = api.train(chosen)
+    assert [entry.action for entry in WatchdogLog(run.directory).read() if entry.action] == ["raise_opponents"]
+    assert "2 times the weight of others than policy in league.opponents" in capsys.readouterr().out
+    raised = Schedule(0, chosen.games, opponents={"policy": 2.0, "random": 2.0})
+    api.resume(run.directory, [f"steps={STEPS + 9}"])
+    matches = [e.match for step in range(STEPS + 1, STEPS + 10) for e in EpisodeFiles(run.directory).read(step)]
+    assert matches == [raised.match(match.id) for match in matches]
+    assert verify(run.directory).faults == ()
 
 
 def test_a_run_that_always_collapses_stops_after_its_rollbacks(

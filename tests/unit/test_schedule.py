@@ -158,3 +158,22 @@ def test_a_rollback_leaves_the_deal_that_has_begun_as_it_is() -> None:
     schedule.reseed(1)
     changed = [schedule.match(k).seed != original.match(k).seed for k in range(12)]
     assert changed == [False] * 8 + [True] * 4
+
+
+def test_raised_opponents_play_more_matches_from_the_next_deal_on_and_after_a_restart() -> None:
+    shares = {"policy": 3.0, "random": 1.0}
+    schedule, original = Schedule(0, GAMES, opponents=shares), Schedule(0, GAMES, opponents=shares)
+    ids(schedule, 1001)
+    schedule.raise_opponents(1.0)
+    assert schedule.state_dict() == {"next": 1001, "open": list(range(1001))}, "nothing is raised yet"
+    schedule.raise_opponents(2.0)
+    schedule.raise_opponents(2.0)
+    again = Schedule(0, GAMES, opponents=shares)
+    again.load_state_dict(schedule.state_dict())
+    again.raise_opponents(2.0)
+    assert [again.match(k) for k in range(5000)] == [schedule.match(k) for k in range(5000)]
+    assert [schedule.match(k) for k in range(1002)] == [original.match(k) for k in range(1002)]
+    against_random = sum("random" in schedule.match(k).players for k in range(1002, 5002))
+    assert 0.37 < against_random / 4000 < 0.43  # 2 of 3 + 2
+    again.raise_opponents(4.0)
+    assert 0.54 < sum("random" in again.match(k).players for k in range(1002, 5002)) / 4000 < 0.6  # 4 of 3 + 4

@@ -26,6 +26,8 @@ CALM: Row = {
     "game/g/top_opening_rate": 0.4,
     "game/g/role0/return_mean": 0.1,
     "game/g/role1/return_mean": -0.1,
+    "league/win_rate_mean": 0.48,
+    "league/win_rate_mean_ci95": 0.05,
     "eval/kuhn_poker/nash_conv": 0.2,
     "best/kuhn_poker/nash_conv": 0.1,
 }
@@ -34,6 +36,7 @@ ONE_ROW = {
     "kl": ({"train/kl": 7.0}, {"train/kl": 12.0}),
     "ratio": ({"train/rho_mean": 0.6}, {"train/rho_mean": 3.0}),
     "mismatch": ({"train/logprob_diff_max": 0.5}, {"train/logprob_diff_max": 1.5}),
+    "past": ({"league/win_rate_mean": 0.38}, {"league/win_rate_mean": 0.3}),
     "nash_conv": ({"eval/kuhn_poker/nash_conv": 0.35}, {"eval/kuhn_poker/nash_conv": 0.55}),
 }
 AVERAGED: dict[str, tuple[Row, Row | None]] = {
@@ -56,7 +59,7 @@ def watch(*rows: Row, config: WatchdogConfig | None = None) -> tuple[list[Row], 
 def test_the_levels_of_a_calm_row() -> None:
     levels, found = watch(*[CALM] * WINDOW)
     assert found == []
-    assert levels[0] == {f"watchdog/{name}": 0 for name in ("entropy", "kl", "ratio", "mismatch", "nash_conv")}
+    assert levels[0] == {f"watchdog/{name}": 0 for name in ONE_ROW}
     assert levels[-1] == {f"watchdog/{signature.name}": 0 for signature in SIGNATURES}
 
 
@@ -136,6 +139,11 @@ def test_levels_are_those_of_the_config_and_null_is_never() -> None:
     assert [(finding.name, finding.level) for finding in found] == [("kl", 2)]
 
 
+def test_few_matches_against_past_selves_prove_no_loss() -> None:
+    few = {**CALM, "league/win_rate_mean": 0.2, "league/win_rate_mean_ci95": 0.28}
+    assert watch(few)[1] == []
+
+
 def test_a_finding_is_said_once_until_something_is_done() -> None:
     watchdog, bad = Watchdog(WatchdogConfig(), {}), {"train/kl": 12.0}
     assert len(watchdog.look({"step": 1, **bad})[1]) == 1
@@ -173,7 +181,8 @@ def test_a_recorded_healthy_run_gives_no_finding() -> None:
         assert found == [], row["step"]
         seen |= levels.keys()
     assert len(rows) > 2 * WINDOW
-    assert seen == {f"watchdog/{signature.name}" for signature in SIGNATURES} - {"watchdog/short"}  # bare answers
+    # Its completions are bare answers, and it has no past selves.
+    assert seen == {f"watchdog/{signature.name}" for signature in SIGNATURES} - {"watchdog/short", "watchdog/past"}
 
 
 # --- the log and the actions -----------------------------------------------------------------------------------------
@@ -191,7 +200,7 @@ def test_actions_escalate_after_a_pause_and_begin_again() -> None:
             done.append((step, action))
             escalation.add(taken(action, step))
     assert done == [(1, "warn"), (12, "raise_kl"), (23, "halve_lr"), (34, "warn"), (45, "raise_kl")]
-    assert (escalation.kl_factor, escalation.learning_rate_factor) == (4.0, 0.5)
+    assert (escalation.kl_factor, escalation.learning_rate_factor, escalation.opponents_factor) == (4.0, 0.5, 1.0)
 
 
 def test_a_lone_warning_is_only_what_is_said() -> None:
@@ -239,5 +248,16 @@ def test_the_config_takes_one_action_or_a_list() -> None:
     assert two.watchdog.action == ("raise_kl", "stop")
     with pytest.raises(UserError, match="raise_kl doubles learner.kl_coef, which is 0"):
         load_config("quickstart", ["watchdog.action=[raise_kl, stop]", "learner.kl_coef=0"])
+    with pytest.raises(UserError, match="raise_opponents needs others than policy in league.opponents"):
+        load_config("quickstart", ["watchdog.action=raise_opponents"])
+    assert load_config("quickstart", ["watchdog.action=raise_opponents", "league.opponents={policy: 3, random: 1}"])
     with pytest.raises(UserError, match="watchdog.action"):
         load_config("quickstart", ["watchdog.action=pray"])
+
+
+def test_what_actions_come_to_is_said_with_the_values_of_the_config() -> None:
+    config = load_config("quickstart", ["learner.kl_coef=0.1", "learner.learning_rate=1e-3"])
+    escalation = Escalation(config.watchdog, [taken("halve_lr", 3), taken("raise_kl", 9)])
+    assert escalation.effect(config) == "kl_coef 0.2, learning_rate 0.0005"
+    escalation.add(taken("raise_opponents", 20))
+    assert escalation.effect(config).endswith(", 2 times the weight of others than policy in league.opponents")

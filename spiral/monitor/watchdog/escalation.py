@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from spiral.config import WatchdogConfig
+from spiral.config import Config, WatchdogConfig
 from spiral.config.watchdog import Action
 from spiral.monitor.watchdog.log import Entry
 
@@ -46,6 +46,19 @@ class Escalation:
     def learning_rate_factor(self) -> float:
         """What learner.learning_rate is multiplied by."""
         return 0.5 ** self._count("halve_lr")
+
+    @property
+    def opponents_factor(self) -> float:
+        """What the weights of all others than the policy in league.opponents are multiplied by."""
+        return 2.0 ** self._count("raise_opponents")
+
+    def effect(self, config: Config) -> str:
+        """What the factors make of the values in `config`."""
+        rate = self.learning_rate_factor * config.learner.learning_rate
+        text = f"kl_coef {self.kl_factor * config.learner.kl_coef:g}, learning_rate {rate:g}"
+        if self.opponents_factor > 1.0:
+            text += f", {self.opponents_factor:g} times the weight of others than policy in league.opponents"
+        return text
 
     def _count(self, action: Action) -> int:
         return sum(entry.action == action for entry in self._taken)

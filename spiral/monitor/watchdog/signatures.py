@@ -99,6 +99,11 @@ def _ratio(row: Row, history: History) -> Measured | None:
     return max(row[key], 1 / row[key] if row[key] else float("inf")), f"the factor between {key} and 1"
 
 
+def _past(row: Row, history: History) -> Measured | None:
+    key = "league/win_rate_mean"
+    return (row[key] + row[f"{key}_ci95"], f"the upper end of the 95% interval of {key}") if key in row else None
+
+
 def _nash_conv(row: Row, history: History) -> Measured | None:
     keys = {game: (f"eval/{game}/nash_conv", f"best/{game}/nash_conv") for game in history.scales}
     return _worst(
@@ -132,5 +137,11 @@ SIGNATURES = (
     Signature("kl", _metric("train/kl"), "the policy moves away from its reference: raise kl_coef, or refresh it"),
     Signature("ratio", _ratio, "samples are off-policy: lower epochs, max_staleness or learning_rate"),
     Signature("mismatch", _metric("train/logprob_diff_max"), "sampler and learner disagree: see model.dtype"),
+    Signature(
+        "past",
+        _past,
+        "the policy loses to its past selves: lower learning_rate, raise their share in league.opponents",
+        is_low=True,
+    ),
     Signature("nash_conv", _nash_conv, "the policy is much more exploitable than it was: lower learning_rate"),
 )
