@@ -44,4 +44,5 @@ def _turn_header(turn: Turn) -> TurnHeader:
         prompt_hash=prompt_hash(turn.prompt_ids),
         num_tokens=0 if completion is None else len(completion.token_ids),
         min_version=-1 if completion is None else completion.min_version,
+        continuations=turn.continuations,
     )

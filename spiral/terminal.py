@@ -17,8 +17,8 @@ from spiral.models import PlayableModel, open_model
 from spiral.quiet import stderr_discarded
 from spiral.rollout.environment import engine_environment
 from spiral.rollout.game_calls import GameCalls, GameCrashed
-from spiral.rollout.play import Rules, Seat, attempts
-from spiral.rollout.players import PolicyPlayer, ScriptedPlayer
+from spiral.rollout.play import Rules, attempts
+from spiral.rollout.players import PolicyPlayer, ScriptedPlayer, Seat
 from spiral.types import POLICY, Match, WeightsRef
 
 HELP = "/help shows the rules and the legal actions, /quit ends the match"

@@ -129,7 +129,8 @@ class Turn:
 
     `text` is what the player wrote; `action` is what was parsed from it and passed to the game (None if nothing could
     be parsed). `legal` is whether the game accepted the action, and `error` why it did not. `prompt_ids` is int32.
-    Scripted players have empty `prompt_ids` and no `completion`.
+    Scripted players have empty `prompt_ids` and no `completion`. `continuations` holds the returns of role 0 in
+    continuations of the match from before this move (`rollout.branches`); the attempts at one move have the same.
     """
 
     role: int
@@ -140,6 +141,7 @@ class Turn:
     action: str | None
     legal: bool
     error: str | None
+    continuations: tuple[float, ...] = ()
 
     __eq__ = _equal
 
@@ -196,7 +198,7 @@ class TurnHeader:
 
     `prompt_hash` is equal for equal prompts, in every process and on every rank. `num_tokens` counts the completion's
     tokens, and `min_version` is the oldest policy version that sampled one of them, or -1 if another player did. A
-    scripted player's turn has no tokens, prompt hash 0 and version -1.
+    scripted player's turn has no tokens, prompt hash 0 and version -1. `continuations` are those of the turn.
     """
 
     role: int
@@ -204,6 +206,7 @@ class TurnHeader:
     prompt_hash: int
     num_tokens: int
     min_version: int
+    continuations: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,16 +304,43 @@ class EngineFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuLoad:
+    """A GPU: the share of the last second or so in which it computed, and the share of its memory in use."""
+
+    busy: float
+    memory_use: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLoad:
+    """What a machine does at `at_s`, on a clock of its own, by whichever programs.
+
+    `cores_busy_s` counts the seconds that its cores have been busy, summed over `cores`; `memory_gib` is the memory in
+    use, `memory_use` its share of all, and `shared_memory_use` the share of /dev/shm in use.
+    """
+
+    at_s: float
+    cores: int
+    cores_busy_s: float
+    memory_gib: float
+    memory_use: float
+    shared_memory_use: float
+    gpus: tuple[GpuLoad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a generator has done since its last report.
 
     `finished` holds the header of each match that ended, by ticket. `room` is the number of matches that it wants to
     hold at once. `stuck_s` is the time since it last sampled a token or ended a match, while it holds matches.
     `blocked` names the match, by ticket, whose game has not returned from a call for longer than it may, and says so.
+    `machine` is the load of the machine that it is on.
     """
 
     finished: tuple[tuple[int, EpisodeHeader], ...]
     figures: EngineFigures
     room: int
+    machine: MachineLoad | None = None
     stuck_s: float = 0.0
     blocked: tuple[int, str] | None = None

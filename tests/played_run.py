@@ -156,6 +156,9 @@ def _row(config: Config, step: int, skill: float, episodes: Sequence[Episode], r
     }  # fmt: skip
     row |= {f"engine/{name}/kv_use": rng.random() / 10 for name in ("generator-0", "generator-1")}
     row |= {f"engine/{name}/busy": rng.uniform(0.4, 0.6) for name in ("generator-0", "generator-1")}
+    for host in ("node-1", "node-2"):
+        row |= {f"machine/{host}/cores_busy": rng.random(), f"machine/{host}/memory_gib": rng.uniform(3, 4)}
+        row |= {f"machine/{host}/gpu{number}_busy": rng.random() for number in range(2)}
     if step % 5 == 0 or step == config.steps:
         row |= _evaluation(config, skill, rng)
     return row

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from spiral.game import Game, GameSpec, IllegalAction
 from spiral.rollout.game_calls import GameCalls
-from spiral.rollout.play import Seat, play
-from spiral.rollout.players import Answer, Player
+from spiral.rollout.play import play
+from spiral.rollout.players import Answer, Player, Seat
 from spiral.types import Episode, Match
 
 
@@ -65,11 +65,18 @@ class Counting:
 
 
 def run(
-    game: str, first: Seat, second: Seat, *, retries: int = 1, move_timeout_s: float = 30.0, seed: int = 0
+    game: str,
+    first: Seat,
+    second: Seat,
+    *,
+    retries: int = 1,
+    move_timeout_s: float = 30.0,
+    seed: int = 0,
+    branches: int = 0,
 ) -> Episode:
     match = Match(id=9, game=game, seed=seed, players=("policy", "random"))
     limits = {"illegal_retries": retries, "move_timeout_s": move_timeout_s}
-    return asyncio.run(play(match, (first, second), calls=GameCalls(), **limits))
+    return asyncio.run(play(match, (first, second), calls=GameCalls(), branches=branches, **limits))
 
 
 def name_of(game: type) -> str:

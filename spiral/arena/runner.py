@@ -22,8 +22,8 @@ from spiral.machine import num_gpus
 from spiral.models import open_model
 from spiral.rollout.endpoint import Endpoint, EndpointSettings, EndpointUse
 from spiral.rollout.game_calls import GameCalls
-from spiral.rollout.play import Seat, play
-from spiral.rollout.players import ScriptedPlayer
+from spiral.rollout.play import play
+from spiral.rollout.players import ScriptedPlayer, Seat
 from spiral.types import Match
 
 ENGINES_ON_CPU = 4

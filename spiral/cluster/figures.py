@@ -1,10 +1,12 @@
-"""What the engines did since the last row of metrics."""
+"""What the engines and their machines did since the last row of metrics."""
 
+import socket
 import time
 from dataclasses import fields
 
 from spiral.cluster.generators import Generators
-from spiral.types import EngineFigures
+from spiral.machine_load import LoadMeter
+from spiral.types import EngineFigures, MachineLoad
 
 GAUGES = ("running", "waiting", "kv_use")
 
@@ -16,6 +18,8 @@ class FigureBook:
         self._generators = generators
         self._before: dict[str, tuple[object, EngineFigures]] = {}  # name -> (host, figures at the last row)
         self._since_s = time.monotonic()
+        self._meter = LoadMeter()
+        self._loads = {socket.gethostname(): self._meter.measure()}  # by machine, at the last row
 
     def row(self) -> dict[str, float]:
         """`engine/<generator>/...` of each generator, and the means over all of them, since the last call."""
@@ -46,4 +50,33 @@ class FigureBook:
         row["perf/generator_busy"] = sum(busy) / max(1, len(busy))
         row["perf/sequences_running"] = sum(seats)
         row["faults/generator_restarts"] = self._generators.num_restarts
+        return row | self._machines()
+
+    def _machines(self) -> dict[str, float]:
+        """`machine/<host>/...` of this machine, and of those with a generator."""
+        loads = {socket.gethostname(): self._meter.measure()}
+        for member in self._generators.members.values():
+            if member.machine is not None:
+                loads.setdefault(member.host.seat.node.hostname, member.machine)
+        row: dict[str, float] = {}
+        for host, load in sorted(loads.items()):
+            row |= {
+                f"machine/{host}/{name}": value for name, value in _load_metrics(load, self._loads.get(host)).items()
+            }
+        self._loads = loads
         return row
+
+
+def _load_metrics(load: MachineLoad, before: MachineLoad | None) -> dict[str, float]:
+    """What is logged of a machine. Its cores' busy share needs an earlier load."""
+    metrics = {
+        "memory_gib": load.memory_gib,
+        "memory_use": load.memory_use,
+        "shared_memory_use": load.shared_memory_use,
+    }
+    if before is not None and load.at_s > before.at_s:
+        busy_s, elapsed_s = load.cores_busy_s - before.cores_busy_s, load.at_s - before.at_s
+        metrics["cores_busy"] = min(1.0, max(0.0, busy_s / (elapsed_s * load.cores)))
+    for number, gpu in enumerate(load.gpus):
+        metrics |= {f"gpu{number}_busy": gpu.busy, f"gpu{number}_memory_use": gpu.memory_use}
+    return metrics

@@ -20,7 +20,7 @@ from spiral.cluster.reactor import Outcome, Reactor
 from spiral.cluster.reporting import POLL_S, linger_s
 from spiral.config import Config, RunFailed, RunInterrupted
 from spiral.errors import summary
-from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
+from spiral.types import Deal, EngineFigures, EpisodeHeader, MachineLoad, Report
 
 KIND = "spiral.rollout.generator:Generator"
 HOUR_S = 3600.0
@@ -41,6 +41,7 @@ class Member:
     state: Literal["start", "wait", "load", "play"] = "start"  # wait: for the first weights
     is_exchanging: bool = False
     figures: EngineFigures = field(default_factory=EngineFigures)
+    machine: MachineLoad | None = None
 
 
 class Generators:
@@ -153,7 +154,7 @@ class Generators:
         self.watch(member, references[0], "play", lambda report: self._reported(member, report, references[1:]))
 
     def _reported(self, member: Member, report: Report, episodes: Sequence[Any]) -> None:
-        member.is_exchanging, member.figures = False, report.figures
+        member.is_exchanging, member.figures, member.machine = False, report.figures, report.machine
         name = member.host.name
         arrivals = [self.dispatcher.finished(name, ticket, header) for ticket, header in report.finished]
         for trains, reference in zip((True, False), episodes, strict=True):

@@ -20,6 +20,8 @@ from spiral.stop import StopRequested
 
 CONNECT_TIMEOUT_S = 10.0
 NODES_TIMEOUT_S = 600.0
+TASKS_ON_RECORD = 1000
+"""Calls of actors that Ray's head keeps on record for `ray list tasks`; its default, 100,000, takes some 330 MiB."""
 
 
 @contextmanager
@@ -34,7 +36,8 @@ def ray_session() -> Iterator[None]:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = os.environ.get("RAY_ADDRESS", "local") or "local"
         if address == "local":  # must be said: without an address, Ray would join whatever cluster runs on this machine
-            _init(address=address, _node_ip_address="127.0.0.1", include_dashboard=False)
+            record = {"task_events_max_num_task_in_gcs": TASKS_ON_RECORD}
+            _init(address=address, _node_ip_address="127.0.0.1", include_dashboard=False, _system_config=record)
         else:
             _join(address)
     try:

@@ -26,7 +26,7 @@ class LearnerConfig(Section):
     gamma: Fraction = 1.0
     """Discount per turn of the same role, counted from the end of the episode."""
     baseline_prior: NonNegative = 4.0
-    """n0 of the advantages `prompt` and `deal`: the baseline they fall back to counts as much as n0 returns."""
+    """n0 of the advantages `prompt`, `deal` and `branch`: what they fall back to counts as much as n0 returns."""
     prompt_decay: Annotated[float, Ge(0), Lt(1)] = 0.9
     """lambda of the advantage `prompt`: the weight of the returns of earlier steps, per step."""
     format_penalty: NonNegative = 0.0

@@ -48,6 +48,9 @@ class RolloutConfig(Section):
     """Episodes that one step trains on."""
     deals: Count = 1
     """Matches in a row with the same game and seed: the same cards, played anew. See learner.advantage deal."""
+    branches: Natural = 0
+    """Continuations that are played from before each move of a match, without being trained on. See learner.advantage
+    branch."""
     max_tokens: Count = 256
     """Maximum number of tokens in a completion."""
     temperature: Positive = 1.0
@@ -259,6 +262,8 @@ class Config(Section):
         if self.weights.transport == "nccl" and self.learner.lora_rank:
             raise ValueError("weights.transport nccl sends whole models; LoRA adapters travel as files")
         self._require_turns()
+        if self.learner.advantage == "branch" and not self.rollout.branches:
+            raise ValueError("learner.advantage branch compares with continuations: set rollout.branches to 1 or more")
         if "raise_kl" in self.watchdog.action and not self.learner.kl_coef:
             raise ValueError(
                 "watchdog.action raise_kl doubles learner.kl_coef, which is 0: set it, or leave raise_kl out"

@@ -20,7 +20,7 @@ SECTIONS = {
     r"|rollout/.*(rate|turns_mean|tokens_mean)$|train/(entropy|kl)$|watchdog/",
     "Learner": r"train/",
     "Time": r"perf/",
-    "Engines": r"engine/",
+    "Engines and machines": r"(engine|machine)/",
     "Data": r"rollout/(void|dropped|staleness|context_cap|episodes|completions)|faults/",
     "Games in detail": r"game/",
     "Evaluation in detail": r"eval/",
@@ -109,8 +109,10 @@ def _shared(key: str) -> tuple[str, str]:
         return key.replace(role.group(), "/role/"), f"player {role[1]}"
     if key.startswith("watchdog/"):
         return "watchdog/levels (0 ok, 1 warning, 2 alarm)", _spaced(key.removeprefix("watchdog/"))
-    if engine := re.match(r"engine/(.+)/([^/]+)$", key):
-        return f"engine/{engine[2]}", engine[1]
+    if gpu := re.match(r"machine/(.+)/(gpu\d+)_([^/]+)$", key):
+        return f"machine/gpu_{gpu[3]}", f"{gpu[1]} {gpu[2]}"
+    if one := re.match(r"(engine|machine)/(.+)/([^/]+)$", key):
+        return f"{one[1]}/{one[3]}", one[2]
     return key, ""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from spiral.config import Config
 from spiral.game.solve import DecisionPoint
 from spiral.headers import episode_header
+from spiral.machine_load import LoadMeter
 from spiral.rollout.concurrency import Concurrency
 from spiral.rollout.environment import engine_environment
 from spiral.rollout.game_calls import GameCalls
@@ -25,7 +26,7 @@ from spiral.rollout.players import make_player
 from spiral.rollout.turn_server import TurnAnswer, TurnRequest, TurnServer
 from spiral.storage.weight_files import Files, verify
 from spiral.storage.weight_store import WeightStore
-from spiral.types import Deal, Episode, Match, Report, Response, WeightsRef
+from spiral.types import Deal, Episode, Report, Response, WeightsRef
 
 Exchange = tuple[Report, list[Episode], list[Episode]]
 """A report, and the episodes of the matches that it says are finished: for the learner, and for an evaluation."""
@@ -47,6 +48,7 @@ class Generator:
         self._waiting: deque[Deal] = deque()  # dealt, not begun
         self._playing: dict[int, Deal] = {}  # by ticket
         self._concurrency = Concurrency(config.generators.max_num_seqs)
+        self._load = LoadMeter()
         self._news = threading.Condition()  # guards what follows
         self._finished: list[tuple[int, Episode, bool]] = []
         self._failure: BaseException | None = None
@@ -110,7 +112,14 @@ class Generator:
                 blocked = (ticket, f"{match.game} (seed {match.seed}) has not returned from a call for {seconds:.0f} s")
         last_s = max(self._progress_s, self._engine.progress_s())
         stuck_s = time.monotonic() - last_s if playing else 0.0
-        return Report(finished=finished, figures=figures, room=room, stuck_s=stuck_s, blocked=blocked)
+        return Report(
+            finished=finished,
+            figures=figures,
+            room=room,
+            machine=self._load.measure(),
+            stuck_s=stuck_s,
+            blocked=blocked,
+        )
 
     def _is_idle(self) -> bool:
         return not self._playing and not self._waiting
@@ -127,7 +136,7 @@ class Generator:
         while self._waiting and len(self._playing) < self._concurrency.limit:
             deal = self._waiting.popleft()
             self._playing[deal.ticket] = deal
-            task = self._loop.create_task(self._play(deal.match))
+            task = self._loop.create_task(self._play(deal))
             task.add_done_callback(lambda ended, deal=deal: self._end(deal, ended))  # type: ignore[misc]
 
     def _end(self, deal: Deal, ended: "asyncio.Task[Episode]") -> None:
@@ -141,7 +150,8 @@ class Generator:
             self._news.notify_all()
         self._begin()
 
-    async def _play(self, match: Match) -> Episode:
+    async def _play(self, deal: Deal) -> Episode:
+        match = deal.match
         first, second = (
             make_player(label, match.game, f"{match.seed}/{role}", self._sampler.player)
             for role, label in enumerate(match.players)
@@ -153,6 +163,7 @@ class Generator:
             illegal_retries=limits.illegal_retries,
             move_timeout_s=limits.move_timeout_s,
             calls=self._calls,
+            branches=limits.branches if deal.trains else 0,
         )
 
     def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint], label: str) -> list[tuple[float, ...]]:

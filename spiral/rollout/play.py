@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from spiral.game import Game, make, try_step
+from spiral.rollout.branches import Branches
 from spiral.rollout.game_calls import GameCalls, GameCrashed, GuardedCall
-from spiral.rollout.players import Answer, Player, PlayerFailed, ScriptedPlayer
+from spiral.rollout.players import Answer, PlayerFailed, ScriptedPlayer, Seat
 from spiral.rollout.prompt import PromptTooLong
 from spiral.rollout.script_threads import ScriptTooSlow
 from spiral.types import EndReason, Episode, Match, Turn
 
-Seat = Player | ScriptedPlayer
 RANDOM = "random"  # a call of the game and no more: a thread would cost it the wait for the engine's next step
 
 
@@ -36,7 +36,13 @@ class Rules:
 
 
 async def play(
-    match: Match, players: tuple[Seat, Seat], *, illegal_retries: int, move_timeout_s: float, calls: GameCalls
+    match: Match,
+    players: tuple[Seat, Seat],
+    *,
+    illegal_retries: int,
+    move_timeout_s: float,
+    calls: GameCalls,
+    branches: int = 0,
 ) -> Episode:
     """Play `match`; `players` holds one player per role.
 
@@ -46,6 +52,8 @@ async def play(
     scripted player takes longer than `move_timeout_s` for a move, if a player fails to answer (an endpoint that is
     down), or if not even the first prompt fits the context.
     However long the policy waits for its engine, the match goes on. Errors of players (an engine that died) are raised.
+
+    From before every move `branches` continuations are played as well, and each turn has their returns.
     """
     rules = Rules.of(match, illegal_retries, move_timeout_s, calls)
     turns: list[Turn] = []
@@ -53,12 +61,23 @@ async def play(
     forfeit_by: int | None = None
     error: str | None = None
     reason: EndReason
+
+    async def play_on(game: Game, num_moves: int, copies: tuple[Seat, Seat]) -> tuple[float, float]:
+        return (await _play_turns(game, num_moves, copies, rules, [], None))[0]
+
+    continued = Branches(branches, match, rules.guard, play_on)
     try:
-        returns, reason, forfeit_by = await _play_turns(match, players, rules, turns)
+        with rules.guard:
+            game = make(match.game, match.seed)
+        returns, reason, forfeit_by = await _play_turns(game, 0, players, rules, turns, continued)
+        turns = await continued.add_to(turns)
     except (GameCrashed, PlayerFailed) as crash:
         returns, reason, error = (0.0, 0.0), "void", str(crash)
     except PromptTooLong as full:
         returns, reason, error = (0.0, 0.0), "turn_cap" if turns else "void", str(full)
+        turns = await continued.add_to(turns)
+    finally:
+        continued.cancel()
     return Episode(
         match=match,
         turns=tuple(turns),
@@ -71,16 +90,19 @@ async def play(
 
 
 async def _play_turns(
-    match: Match, players: tuple[Seat, Seat], rules: Rules, turns: list[Turn]
+    game: Game, num_moves: int, players: tuple[Seat, Seat], rules: Rules, turns: list[Turn], branches: Branches | None
 ) -> tuple[tuple[float, float], EndReason, int | None]:
-    """Play turn after turn, appending to `turns`; return (returns per role, end reason, role that forfeited)."""
+    """Play turn after turn, appending to `turns`; return (returns per role, end reason, role that forfeited).
+
+    `num_moves` have been made. Each move that follows begins with its `branches`.
+    """
     with rules.guard:
-        game = make(match.game, match.seed)
         role = game.role_to_move()
-    num_moves = 0
     while role is not None:
         if num_moves == game.spec.max_turns:
             return (0.0, 0.0), "turn_cap", None
+        if branches is not None:
+            branches.begin(game, turns, players)
         error: str | None = None
         async for turn in attempts(game, role, players[role], rules):
             turns.append(turn)

@@ -1,7 +1,7 @@
 """Players: what sits in a role of a match. The policy, or a script."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -33,7 +33,11 @@ class PlayerFailed(RuntimeError):
 
 
 class Player(Protocol):
-    """Answers the observations of one role in one match, however long it takes. It must not block the event loop."""
+    """Answers the observations of one role in one match, however long it takes. It must not block the event loop.
+
+    A `copy.copy` of it goes on from the same point by itself: what a player remembers of a match it replaces, and does
+    not change in place.
+    """
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
         """Answer `observation`. `error` is the reason why the last answer to it was refused, if it was."""
@@ -52,7 +56,7 @@ class PolicyPlayer:
     conversation: bool = False
     label: str = POLICY
     _tokens: "Tokens" = field(default_factory=lambda: NO_TOKENS)
-    _history: list[PastTurn] = field(default_factory=list)
+    _history: tuple[PastTurn, ...] = ()
 
     async def act(self, game: Game, role: int, observation: str, error: str | None) -> Answer:
         return await self.answer(game.spec, observation, error)
@@ -60,11 +64,10 @@ class PolicyPlayer:
     async def answer(self, spec: GameSpec, observation: str, error: str | None) -> Answer:
         """See `Player.act`. All that the model needs of a game is its spec."""
         if error is not None and self._history:
-            last = self._history[-1]
-            self._history[-1] = PastTurn(observation=last.observation, text=last.text, error=error)
+            *earlier, last = self._history
+            self._history = (*earlier, replace(last, error=error))
         continues = self.conversation and len(self._tokens) > 0
-        history = tuple(self._history)
-        messages = self.prompter.messages.build(spec, observation, error, history, continues=continues)
+        messages = self.prompter.messages.build(spec, observation, error, self._history, continues=continues)
         if continues:
             prompt_ids = self.prompter.continued_ids(self._tokens, messages)
         else:
@@ -73,7 +76,7 @@ class PolicyPlayer:
         text, action = self.prompter.read(completion.token_ids)
         if self.conversation:
             self._tokens = np.concatenate([prompt_ids, completion.token_ids])
-        self._history.append(PastTurn(observation=observation, text=text, error=None))
+        self._history = (*self._history, PastTurn(observation=observation, text=text, error=None))
         return Answer(text=text, action=action, prompt_ids=prompt_ids, completion=completion)
 
 
@@ -93,7 +96,10 @@ class ScriptedPlayer:
         return self._script(game)
 
 
-def make_player(label: str, game_id: str, seed: str, model: Callable[[str], Player]) -> Player | ScriptedPlayer:
+Seat = Player | ScriptedPlayer
+
+
+def make_player(label: str, game_id: str, seed: str, model: Callable[[str], Player]) -> Seat:
     """The player behind a label of `Match.players`, for one role of one match of `game_id`."""
     is_model = label in (POLICY, BASE) or past_version(label) is not None
     return model(label) if is_model else ScriptedPlayer(label, game_id, seed)

@@ -56,6 +56,7 @@ def to_table(
     columns["prompt_ids"] = _lists(_attributes(turns, "prompt_ids"), np.int32)
     columns["token_ids"] = _lists(_attributes(completions, "token_ids"), np.int32)
     columns["logprobs"] = _lists(_attributes(completions, "logprobs"), np.float32)
+    columns["continuations"] = pa.array(_attributes(turns, "continuations"), pa.list_(pa.float64()))
     columns["advantage"] = _figures(advantages, turns)
     columns["ratio"] = _figures(ratios, turns)
     return pa.table(columns)
@@ -64,7 +65,7 @@ def to_table(
 def to_episodes(table: pa.Table) -> list[Episode]:
     """The episodes that `to_table` was given. Raises KeyError or ValueError for a table that it did not make."""
     scalars = ("turn", *EPISODE_COLUMNS, *TURN_COLUMNS, *COMPLETION_COLUMNS)
-    columns = {name: table[name].to_pylist() for name in scalars}
+    columns = {name: table[name].to_pylist() for name in (*scalars, "continuations")}
     columns |= {name: _arrays(table[name], np.int32) for name in ("prompt_ids", "token_ids")}
     columns["logprobs"] = _arrays(table["logprobs"], np.float32)
     rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
@@ -107,7 +108,7 @@ def _turn(row: dict[str, Any]) -> Turn:
         fields = {name: row[name] for name in ("token_ids", "logprobs", *COMPLETION_COLUMNS)}
         completion = Completion(**fields)
     fields = {name: row[name] for name in ("prompt_ids", *TURN_COLUMNS)}
-    return Turn(completion=completion, **fields)
+    return Turn(completion=completion, continuations=tuple(row["continuations"]), **fields)
 
 
 def _attributes(objects: Iterable[object | None], name: str) -> list[Any]:

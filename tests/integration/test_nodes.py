@@ -106,6 +106,8 @@ def test_a_run_uses_both_machines(nodes: Nodes) -> None:
         assert row["rollout/void"] == 0
         assert "game/my_game:MyGame/role0/return_mean" in row
     assert any(sampling(row) == 2 for row in table)
+    machines = {key.split("/")[1] for key in table[-1] if key.startswith("machine/") and key.endswith("/cores_busy")}
+    assert len(machines) == 2, "a machine whose load is in no row"
     for generator in ("generator_0", "generator_1"):
         assert (run_dir / "logs" / f"{generator}.log").stat().st_size > 0
     assert list(nodes.path(2, "/tmp").glob("spiral-generator_*.log")), "no generator ran on node 2"

@@ -144,8 +144,12 @@ def test_replay_shows_an_episode(smoke_run: SmokeRun) -> None:
 
 
 def test_a_conversation_is_one_sample_a_role_and_two_ranks_train_it(model_dir: Path, tmp_path: Path) -> None:
-    """Two learner ranks over gloo score merged turns with the sampler's logprobs; a single rank continues."""
+    """Two learner ranks over gloo score merged turns with the sampler's logprobs; a single rank continues.
+
+    Each move has the return of one continuation, in a game that can be copied and in one that is played again.
+    """
     options = ["rollout.context=conversation", "learner.cpu_ranks=2", "learner.local_batch_size=32"]
+    options += ["rollout.branches=1", "learner.advantage=branch"]
     ok(spiral("train", "smoke", f"run.dir={tmp_path}", "steps=2", "eval.every=0", *options))
     run_dir = tmp_path / "smoke"
     assert {"learner_0.log", "learner_1.log"} <= {path.name for path in (run_dir / "logs").iterdir()}
@@ -153,6 +157,8 @@ def test_a_conversation_is_one_sample_a_role_and_two_ranks_train_it(model_dir: P
         turns = row["rollout/turns_mean"] * (row["rollout/episodes"] - row["rollout/void"])
         assert row["train/num_samples"] < 0.75 * turns
     episodes = Run.open(run_dir).episodes(2)
+    assert all(len(turn.continuations) == 1 for episode in episodes for turn in episode.turns)
+    assert any(turn.continuations != episode.returns[:1] for episode in episodes for turn in episode.turns)
     longest = max(episodes, key=lambda episode: len(episode.turns) * (episode.end_reason != "void"))
     first, second = [turn for turn in longest.turns if turn.role == 0][:2]
     assert first.completion is not None
@@ -228,7 +234,8 @@ def test_the_same_seed_gives_the_same_run(model_dir: Path, tmp_path: Path) -> No
     for name in ("one", "other"):
         ok(spiral("train", "smoke", f"run.dir={tmp_path}", f"run.name={name}", "steps=2", "eval.every=0"))
         untimed = [
-            {k: v for k, v in r.items() if not k.startswith(("perf/", "engine/"))} for r in rows(tmp_path / name)
+            {k: v for k, v in r.items() if not k.startswith(("perf/", "engine/", "machine/"))}
+            for r in rows(tmp_path / name)
         ]
         tables.append(untimed)
     assert len(tables[0]) == 2

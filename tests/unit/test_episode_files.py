@@ -1,6 +1,7 @@
 """The record of a run's episodes: Parquet, one row per turn."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ PLAYED = [
     episode(
         2,
         [
-            sampled(0, [1, 2], [3, 4], [-0.5, -0.25], version=3, max_version=4),
+            replace(sampled(0, [1, 2], [3, 4], [-0.5, -0.25], version=3, max_version=4), continuations=(0.5, -1.0)),
             scripted(1, observation="a\n\u2028[b]", text="\\boxed{\u00e9}", action=None, error="\x00"),
         ],
         (0.1 + 0.2, -(0.1 + 0.2)),
@@ -81,8 +82,13 @@ def test_pandas_reads_one_row_per_turn(tmp_path: Path) -> None:
     frame = pd.read_parquet(files.path(12))
     assert len(frame) == NUM_ROWS
     first, second = frame.to_dict("records")[:2]
-    lists = {name: first.pop(name).tolist() for name in ("prompt_ids", "token_ids", "logprobs")}
-    assert lists == {"prompt_ids": [1, 2], "token_ids": [3, 4], "logprobs": [-0.5, -0.25]}
+    lists = {name: first.pop(name).tolist() for name in ("prompt_ids", "token_ids", "logprobs", "continuations")}
+    assert lists == {
+        "prompt_ids": [1, 2],
+        "token_ids": [3, 4],
+        "logprobs": [-0.5, -0.25],
+        "continuations": [0.5, -1.0],
+    }
     assert {name: None if pd.isna(value) else value for name, value in first.items()} == {
         "match_id": 2,
         "game": "kuhn_poker",

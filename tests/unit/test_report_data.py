@@ -182,8 +182,12 @@ def test_every_metric_is_on_a_chart(run_dir: Path) -> None:
     keys = {key for row in MetricsFile(run_dir).read() for key in row}
     assert keys - drawn - margins == {"step"}
     assert next(iter(curves.sections(runs))) == "Strength"
-    (engine,) = (chart for chart in curves.sections(runs)["Engines"] if chart.title == "kv use")
-    assert [label for _, label in engine.lines] == ["generator-0", "generator-1"]
+    lines = {chart.title: chart.lines for chart in curves.sections(runs)["Engines and machines"]}
+    assert {title: [label for _, label in lines[title]] for title in ("kv use", "cores busy", "gpu busy")} == {
+        "kv use": ["generator-0", "generator-1"],
+        "cores busy": ["node-1", "node-2"],
+        "gpu busy": ["node-1 gpu0", "node-1 gpu1", "node-2 gpu0", "node-2 gpu1"],
+    }
 
 
 def test_roles_quantiles_and_ends_share_charts() -> None:

@@ -13,8 +13,8 @@ from spiral.config import UserError
 from spiral.game import Game
 from spiral.game.scripted import Script
 from spiral.rollout.game_calls import GameCalls
-from spiral.rollout.play import Seat, play
-from spiral.rollout.players import ScriptedPlayer, make_player
+from spiral.rollout.play import play
+from spiral.rollout.players import ScriptedPlayer, Seat, make_player
 from spiral.rollout.script_threads import ScriptThreads, ScriptTooSlow
 from spiral.types import Episode, Match
 from spiral_games.kuhn_poker import KuhnPoker

@@ -56,7 +56,7 @@ def sections(config: Config) -> list[PanelSection]:
         PanelSection(name="Strength", panels=_strength(config, games), is_open=True),
         PanelSection(name="Self-play health", panels=_health(config, games), is_open=True),
         PanelSection(name="Learner", panels=_learner()),
-        PanelSection(name="Engines", panels=_engines()),
+        PanelSection(name="Engines and machines", panels=_engines()),
         PanelSection(name="Data and time", panels=_data(config)),
         PanelSection(name="Matches", panels=_matches(config)),
     ]
@@ -149,6 +149,10 @@ def _engines() -> tuple[Panel, ...]:
         Panel(title="Preemptions", pattern="^engine/.+/preemptions$"),
         Panel(title="Sequences in all engines", metrics=("perf/sequences_running",)),
         Panel(title="Engines, and replaced ones", metrics=("perf/generators", "faults/generator_restarts")),
+        Panel(title="Machines: busy share of the cores", pattern="^machine/.+/cores_busy$"),
+        Panel(title="Machines: memory in use, in GiB", pattern="^machine/.+/memory_gib$"),
+        Panel(title="Machines: share of memory, /dev/shm in use", pattern="^machine/.+/(shared_)?memory_use$"),
+        Panel(title="GPUs: busy share, share of memory in use", pattern="^machine/.+/gpu[0-9]+_"),
     )
 
 
