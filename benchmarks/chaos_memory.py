@@ -11,6 +11,9 @@ EVERY_S = 5.0
 WARM_UP_S = 60.0
 WARM_UP_STEPS = 20
 """A process grows in its first minute, and while the run takes its first steps with it: that is left out."""
+SETTLING_S = 900.0
+"""Of a life that is twice as long as this, only the second half counts: caches that fill (vLLM's and oneDNN's compiled
+products for each number of tokens, prompts) take up to half an hour."""
 LONG_S = 120.0
 """A life that is shorter than this after its warm-up has no slope of its own."""
 MOST = 100.0
@@ -66,9 +69,17 @@ class Memory:
     def _slopes(self) -> Iterator[tuple[str, list[Life], float, float]]:
         """(role, its lives after their warm-up, their common slope and its standard error in MiB/h)."""
         for role, samples in sorted(self._lives.items()):
-            lives: list[Life] = [tuple(np.array(life).T) for life in samples.values() if len(life) > 2]
+            lives: list[Life] = [_settled(tuple(np.array(life).T)) for life in samples.values() if len(life) > 2]
             if lives:
                 yield role, lives, *_slope(lives)
+
+
+def _settled(life: Life) -> Life:
+    """The part of a life whose slope counts."""
+    times, sizes = life
+    middle = (times[0] + times[-1]) / 2
+    keep = times >= middle if times[-1] - times[0] > 2 * SETTLING_S else times >= times[0]
+    return times[keep], sizes[keep]
 
 
 def _slope(lives: list[Life]) -> tuple[float, float]:
