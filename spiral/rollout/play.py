@@ -65,19 +65,21 @@ async def play(
     async def play_on(game: Game, num_moves: int, copies: tuple[Seat, Seat]) -> tuple[float, float]:
         return (await _play_turns(game, num_moves, copies, rules, [], None))[0]
 
-    continued = Branches(branches, match, rules.guard, play_on)
+    continued = Branches(branches, match, rules.guard, play_on) if branches else None
     try:
         with rules.guard:
             game = make(match.game, match.seed)
-        returns, reason, forfeit_by = await _play_turns(game, 0, players, rules, turns, continued)
-        turns = await continued.add_to(turns)
+        try:
+            returns, reason, forfeit_by = await _play_turns(game, 0, players, rules, turns, continued)
+        except PromptTooLong as full:
+            returns, reason, error = (0.0, 0.0), "turn_cap" if turns else "void", str(full)
+        if continued is not None:
+            turns = await continued.add_to(turns)
     except (GameCrashed, PlayerFailed) as crash:
         returns, reason, error = (0.0, 0.0), "void", str(crash)
-    except PromptTooLong as full:
-        returns, reason, error = (0.0, 0.0), "turn_cap" if turns else "void", str(full)
-        turns = await continued.add_to(turns)
     finally:
-        continued.cancel()
+        if continued is not None:
+            continued.cancel()
     return Episode(
         match=match,
         turns=tuple(turns),
