@@ -6,12 +6,12 @@
 Up to 256 logical generators live in at most 4 actor processes. A match takes a random time and its episode has as many
 tokens as a real one; everything else is what `spiral train` runs: generators report, the dispatcher deals, episodes go
 to a learner actor by reference, batches are taken and versions published. Only the driver's CPU time is counted (its
-Python and Ray's threads in its process), so the other processes of this machine may be as slow as they like.
+Python and Ray's threads in its process), so the other processes of this machine may be as slow as they like. Each
+measurement is a process of its own, like a run: what an earlier one has left in memory would count as well.
 """
 
 import argparse
 import asyncio
-import os
 import pickle
 import random
 import resource
@@ -19,6 +19,8 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ import ray
 from spiral.cluster.cluster import Cluster
 from spiral.cluster.dispatcher import Dispatcher
 from spiral.cluster.placement import Node, Seat
+from spiral.cluster.session import ray_session
+from spiral.cluster.turns import Turns
 from spiral.config import load_config
 from spiral.headers import episode_header
 from spiral.league.past import PastSelves
@@ -171,7 +175,18 @@ class Learners:
 
 
 def measure(num_generators: int, seconds: float, num_turns: int, num_tokens: int, mean_s: float) -> dict[str, float]:
-    """Play for `seconds`; the driver's CPU time per match, and its memory per match in flight."""
+    """Play for `seconds` in a new process; the driver's CPU time per match, and its memory per match in flight."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_measure, num_generators, seconds, num_turns, num_tokens, mean_s).result()
+
+
+def _measure(num_generators: int, seconds: float, num_turns: int, num_tokens: int, mean_s: float) -> dict[str, float]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import a script
+    with ray_session():
+        return _play(num_generators, seconds, num_turns, num_tokens, mean_s)
+
+
+def _play(num_generators: int, seconds: float, num_turns: int, num_tokens: int, mean_s: float) -> dict[str, float]:
     batch = SEATS * num_generators
     config = load_config(
         "smoke",
@@ -187,6 +202,7 @@ def measure(num_generators: int, seconds: float, num_turns: int, num_tokens: int
     cluster = Cluster(config, config.run_dir, dispatcher, PastSelves(config), Stop(), print)
     cluster.generators._machines = LogicalMachines(actors)  # type: ignore[assignment]
     cluster.learners = Learners(LogicalHost(Seat(name="learner", node=HERE, cpus=0, gpus=0), sink))  # type: ignore
+    cluster.turns = Turns(cluster.generators, cluster.learners, is_shared=False)
     cluster._reactor.on_tick.remove(cluster._collect_logs)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cluster.generators.start(())
@@ -208,8 +224,6 @@ def measure(num_generators: int, seconds: float, num_turns: int, num_tokens: int
     while time.monotonic() - begin_s < seconds:
         played += step()
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - begin_s
-    for actor in [*actors, sink]:
-        ray.kill(actor)
     tokens = played * num_turns * num_tokens
     return {
         "matches_per_s": played / wall_s,
@@ -238,8 +252,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement")
     seconds = parser.parse_args().seconds
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     rows = []
     print("short matches: 3 turns of 6 tokens, 1.5 s on average")
     for num_generators in (4, 16, 64, 256):
@@ -254,7 +266,6 @@ def main() -> int:
     print("long completions: 8 turns of 500 tokens, 5 s on average")
     long = measure(16, seconds, num_turns=8, num_tokens=500, mean_s=5.0)
     print(f"  driver CPU per million completion tokens: {long['cpu_s_per_million_tokens']:.3f} s")
-    ray.shutdown()
     short_s, long_s = (statistics.median(preparation(*shape) for _ in range(5)) for shape in ((3, 6), (8, 500)))
     print("learner-side preparation, CPU seconds per million completion tokens")
     print(f"  8 turns of 500 tokens: {long_s:.3f}   3 turns of 6 tokens: {short_s:.3f}")

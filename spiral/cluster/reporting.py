@@ -3,7 +3,7 @@
 POLL_S = 2.0
 """A generator reports at least this often."""
 LINGER_S = (0.01, 1.0)
-REPORTS_PER_S = (200, 50)
+REPORTS_PER_S = (100, 25)
 """Reports that the driver wants per second: with many generators, each gathers news for longer before it reports.
 
 The second number holds for generators that have matches in reserve, so that no seat is empty in the meantime.
