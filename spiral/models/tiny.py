@@ -68,7 +68,7 @@ def cached_at(config: Config) -> Path:
     """The directory of the model cache for the configured games and prompt. Raises UserError as `build` does."""
     # The cache key covers all that the result depends on; rendered play shows any change in a game's or prompt's text.
     answer_format, steps = config.rollout.answer_format, config.model.warmup_steps
-    recipe = [asdict(_Architecture()), _chats(config, 8), answer_format, steps]
+    recipe = [asdict(_Architecture()), _chats(config, 8), answer_format, list(config.rollout.stop), steps]
     recipe += [CHAT_TEMPLATE, PRETOKEN, warmup.NUM_MATCHES, warmup.BATCH_SIZE, warmup.LEARNING_RATE]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     return cache_dir() / f"tiny-{key}"

@@ -97,8 +97,7 @@ def imitate(
 def _training_sample(prompter: Prompter, messages: list[Message], answer: str) -> TrainingSample:
     """The tokens of a prompt and its answer, of which the answer is trained on."""
     prompt_ids = prompter.prompt_ids(messages)
-    answer_ids = [*prompter.tokenizer.encode(answer, add_special_tokens=False), prompter.tokenizer.eos_token_id]
-    token_ids = np.concatenate([prompt_ids, np.array(answer_ids, np.int32)])
+    token_ids = np.concatenate([prompt_ids, prompter.closed(answer)])
     trained = np.arange(len(token_ids)) >= len(prompt_ids)
     return TrainingSample(
         token_ids=token_ids,

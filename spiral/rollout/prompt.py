@@ -95,6 +95,8 @@ class MessageBuilder:
     name: str = "default"
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Options of the chat template that the messages are rendered with."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer."""
 
     @classmethod
     def of(cls, rollout: RolloutConfig) -> "MessageBuilder":
@@ -105,7 +107,7 @@ class MessageBuilder:
             raise UserError(str(error)) from error
         if not callable(prompt):
             raise UserError(f"rollout.prompt {rollout.prompt!r} is a {type(prompt).__name__}, expected a function")
-        return cls(rollout.answer_format, prompt, rollout.prompt, rollout.chat_template_kwargs)
+        return cls(rollout.answer_format, prompt, rollout.prompt, rollout.chat_template_kwargs, rollout.stop)
 
     def build(
         self,
@@ -191,9 +193,19 @@ class Prompter:
         return _joined(so_far, after[1:] if model_closed_its_answer else after)
 
     def answer_ids(self, action: str) -> "Tokens":
-        """The tokens of the canonical answer for `action`, closed by the end-of-sequence token."""
+        """The tokens of the canonical answer for `action`, see `closed`. Raises UserError if no answer says it."""
         text = format_answer(action, self.answer_format)
-        return _tokens([*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id])
+        tokens = self.closed(text)
+        if self.messages.stop and (read := self.read(tokens)[1]) != action:
+            raise UserError(f"rollout.stop cuts the answer {text!r}, which then says {read!r}; leave that string out")
+        return tokens
+
+    def closed(self, text: str) -> "Tokens":
+        """The tokens of a completion: `text` up to its first stop string, or all of it and the end-of-sequence token."""
+        ends = [text.find(stop) + len(stop) for stop in self.messages.stop if stop in text]
+        closing = [] if ends else [self.tokenizer.eos_token_id]
+        cut = text[: min(ends, default=len(text))]
+        return _tokens([*self.tokenizer.encode(cut, add_special_tokens=False), *closing])
 
     def read(self, token_ids: "Tokens") -> tuple[str, str | None]:
         """The text of a completion, and the action in it."""

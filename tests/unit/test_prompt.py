@@ -241,6 +241,21 @@ def test_the_canonical_answer_is_read_back_from_its_tokens(
     assert prompter.read(token_ids) == (format_answer("call", answer_format), "call")
 
 
+def test_a_stop_string_ends_the_canonical_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompter = Prompter(tokenizer, MessageBuilder("bracket", stop=("]", "\n")))
+    token_ids = prompter.answer_ids("call")
+    assert token_ids.tolist() == tokenizer.encode("[call]", add_special_tokens=False)
+    assert prompter.read(token_ids) == ("[call]", "call")
+    assert prompter.read(prompter.closed("[call] or not\n")) == ("[call]", "call")
+    assert prompter.closed("no bracket")[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_stop_string_that_cuts_the_answer_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompter = Prompter(tokenizer, MessageBuilder("bracket", stop=("l",)))
+    with pytest.raises(UserError, match=r"rollout.stop cuts the answer '\[call\]', which then says None"):
+        prompter.answer_ids("call")
+
+
 def test_a_completion_without_an_answer_is_read_as_text_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     token_ids = tokens(tokenizer.encode("I pass"))
     assert prompter_for(tokenizer, "boxed").read(token_ids) == ("I pass", None)
