@@ -201,7 +201,7 @@ class Prompter:
         return tokens
 
     def closed(self, text: str) -> "Tokens":
-        """The tokens of a completion: `text` up to its first stop string, or all of it and the end-of-sequence token."""
+        """The tokens of a completion: `text` up to its first stop string, or all of it and an end-of-sequence token."""
         ends = [text.find(stop) + len(stop) for stop in self.messages.stop if stop in text]
         closing = [] if ends else [self.tokenizer.eos_token_id]
         cut = text[: min(ends, default=len(text))]

@@ -1,6 +1,7 @@
 """The real engine and learner in one process, without Ray: log-probabilities, figures and weight updates."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spiral.config import Config
+from spiral.game import make
+from spiral.game.solve import DecisionPoint
 from spiral.learn.batching import micro_batches
 from spiral.learn.kernels.packing import make_batch
 from spiral.learn.learner import Learner
@@ -324,5 +327,30 @@ def test_in_bfloat16_a_temperature_scales_the_difference_between_sampler_and_lea
             lambda values: np.quantile(values, 0.99),
         ):
             assert statistic(sharper) <= 1.1 / 0.7 * statistic(plain)
+
+    asyncio.run(check())
+
+
+@DRIVERS
+def test_a_stop_string_ends_a_completion_and_its_probability_is_computed_without_an_end_token(
+    smoke_config: Config, model_dir: Path, in_process: bool
+) -> None:
+    """The computed probability of an answer is how often it is sampled, though the model goes on without the stop."""
+
+    async def check() -> None:
+        config = changed(smoke_config, rollout={"max_tokens": 8, "stop": ("]",)})
+        game = make("kuhn_poker", 0)
+        point = DecisionPoint(role=0, info_state="", observation=game.observe(0), legal_actions=("check", "bet"))
+        async with running(config, model_dir, in_process=in_process) as sampler:
+            (scores,) = await sampler.action_logprobs("kuhn_poker", [point])
+            messages = sampler.prompter.messages.build(game.spec, point.observation)
+            prompt_ids = sampler.prompter.prompt_ids(messages)
+            sampled = await asyncio.gather(*(sampler.engine.sample(prompt_ids) for _ in range(400)))
+        texts = [sampler.prompter.read(completion.token_ids)[0] for completion in sampled]
+        assert all(text.count("]") == text.endswith("]") for text in texts)
+        for action, score in zip(point.legal_actions, scores, strict=True):
+            frequency, expected = texts.count(f"[{action}]") / 400, math.exp(score)
+            assert abs(frequency - expected) < 4 * math.sqrt(expected * (1 - expected) / 400)
+        assert sum(map(math.exp, scores)) > 0.05
 
     asyncio.run(check())
