@@ -20,7 +20,7 @@ from typing import Any
 from tests.browser import CHROMIUM, browser
 from tests.played_run import write_played_run
 
-NUM_STEPS, PER_STEP = 80, 816  # those of configs/quickstart.yaml
+NUM_STEPS, PER_STEP = 160, 624  # those of configs/quickstart.yaml
 FILTERS = {"words": "betting", "game": 1, "result": 1, "illegal": 1, "sort": 3}
 
 

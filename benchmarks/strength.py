@@ -40,6 +40,7 @@ VARIANTS = {
     "rae": ("learner.advantage=rae",),
     "momentum": ("learner.adam_beta1=0.9",),
     "one epoch": ("learner.epochs=1",),
+    "bracket answers": ("rollout.answer_format=bracket",),
 }
 """Overrides of a config: the recipe, and the recipe less one of its parts."""
 
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["recipe"])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further overrides, for trials")
     parser.add_argument("--out", type=Path, default=Path("runs/strength"))
-    parser.add_argument("--plot", type=Path, help="draw NashConv over the steps of all runs of the config")
+    parser.add_argument("--plot", type=Path, help="draw NashConv over the steps of all runs of the variants")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for variant in options.variants:
@@ -225,7 +226,11 @@ def main() -> None:
     runs = [run for run in results() if run.config == options.config]
     if options.plot:
         plot(
-            {f"{run.variant}, seed {run.seed}": curve(run) for run in sorted(runs, key=lambda run: run.seed)},
+            {
+                f"{run.variant}, seed {run.seed}": curve(run)
+                for run in sorted(runs, key=lambda run: run.seed)
+                if run.variant in options.variants
+            },
             options.plot,
         )
     sys.exit(0 if not runs or show(Console(width=140), options.config, runs) else 1)
