@@ -124,7 +124,7 @@ SIGNATURES = (
         "the policy hardly explores: raise kl_coef or entropy_coef, lower learning_rate",
         is_low=True,
     ),
-    Signature("noise", _noise, "the policy writes anything: raise kl_coef, lower learning_rate"),
+    Signature("noise", _noise, "the policy writes anything: raise kl_coef, lower learning_rate or entropy_coef"),
     Signature("one_role", _one_role, "one seat wins whatever the other does: nothing is left to learn from"),
     Signature("draws", lambda row, history: _worst(history.games("draw_rate")), "there is nothing left to learn from"),
     Signature(
