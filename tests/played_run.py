@@ -31,6 +31,7 @@ from spiral.storage.episode_files import EpisodeFiles
 from spiral.types import Completion, Episode, Match
 
 GAMES = [{"id": "kuhn_poker", "weight": 16}, {"id": "textarena/TicTacToe-v0", "weight": 1}]
+BRACKETS = "rollout.answer_format=bracket"  # there is text beside the answer
 TALK = "Let me think about what the other player may hold, and about what my earlier actions have told them. "
 
 
@@ -73,7 +74,7 @@ class Improving:
 @cache
 def prompter() -> Prompter:
     """Prompts in brackets, with a tokenizer that was trained on a few of them."""
-    config = load_config("quickstart")
+    config = load_config("quickstart", [BRACKETS])
     messages = MessageBuilder.of(config.rollout)
     chats = [
         ([{"role": "user", "content": TALK}], f"[{action}]")
@@ -92,7 +93,7 @@ def write_played_run(
         f"steps={num_steps}",
         f"rollout.episodes_per_step={episodes_per_step}",
     ]
-    config = load_config("quickstart", [f"run.name={directory.name}", *settings, f"seed={seed}", *overrides])
+    config = load_config("quickstart", [f"run.name={directory.name}", BRACKETS, *settings, f"seed={seed}", *overrides])
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text(dump(config))
     checkpoint = directory / "checkpoints" / f"step_{num_steps:06d}"

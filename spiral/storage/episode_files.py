@@ -45,7 +45,8 @@ class EpisodeFiles:
         table = to_table(episodes, advantages, ratios)
         self._dir.mkdir(exist_ok=True)
         with atomic_file(self.path(step)) as aside:
-            parquet.write_table(table, aside, compression="zstd", write_page_checksum=True)
+            # Page checksums cover the data; statistics, which they do not cover, would be of no use in one row group.
+            parquet.write_table(table, aside, compression="zstd", write_page_checksum=True, write_statistics=False)
 
     def steps(self) -> list[int]:
         """The steps that have episodes."""
@@ -110,6 +111,6 @@ def damage_named(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         fix = "restore it from a copy, or remove it; the files of other steps do not depend on it"
         raise UserError(f"{path} cannot be read ({summary(error)}); {fix}") from error
