@@ -100,7 +100,11 @@ class EpisodeFiles:
 def _read(path: Path, columns: list[str] | None = None) -> "pa.Table":
     from pyarrow import parquet
 
+    from spiral.storage.episode_table import schema
+
     with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        if file.schema_arrow != schema():  # it is beyond the page checksums
+            raise ValueError("its columns are not those of an episode file")
         return file.read(columns)
 
 

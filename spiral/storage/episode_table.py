@@ -1,6 +1,7 @@
 """Episodes as an Arrow table with one row per turn, and back."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -60,6 +61,12 @@ def to_table(
     columns["advantage"] = _figures(advantages, turns)
     columns["ratio"] = _figures(ratios, turns)
     return pa.table(columns)
+
+
+@lru_cache
+def schema() -> pa.Schema:
+    """The columns of every table that `to_table` makes."""
+    return to_table([], None, None).schema
 
 
 def to_episodes(table: pa.Table) -> list[Episode]:
