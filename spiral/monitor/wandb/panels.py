@@ -56,7 +56,7 @@ def sections(config: Config) -> list[PanelSection]:
         PanelSection(name="Strength", panels=_strength(config, games), is_open=True),
         PanelSection(name="Self-play health", panels=_health(config, games), is_open=True),
         PanelSection(name="Learner", panels=_learner()),
-        PanelSection(name="Engines and machines", panels=_engines()),
+        PanelSection(name="Engines and machines", panels=_engines(config)),
         PanelSection(name="Data and time", panels=_data(config)),
         PanelSection(name="Matches", panels=_matches(config)),
     ]
@@ -138,7 +138,8 @@ def _learner() -> tuple[Panel, ...]:
     )
 
 
-def _engines() -> tuple[Panel, ...]:
+def _engines(config: Config) -> tuple[Panel, ...]:
+    gpus = (Panel(title="GPUs: busy share, share of memory in use", pattern="^machine/.+/gpu[0-9]+_"),)
     return (
         Panel(title="Busy share: engines, learner", metrics=("perf/generator_busy", "perf/learner_busy")),
         Panel(title="Busy share by engine", pattern="^engine/.+/busy$"),
@@ -152,7 +153,7 @@ def _engines() -> tuple[Panel, ...]:
         Panel(title="Machines: busy share of the cores", pattern="^machine/.+/cores_busy$"),
         Panel(title="Machines: memory in use, in GiB", pattern="^machine/.+/memory_gib$"),
         Panel(title="Machines: share of memory, /dev/shm in use", pattern="^machine/.+/(shared_)?memory_use$"),
-        Panel(title="GPUs: busy share, share of memory in use", pattern="^machine/.+/gpu[0-9]+_"),
+        *(gpus if config.num_gpus else ()),
     )
 
 
