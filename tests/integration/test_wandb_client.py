@@ -363,3 +363,8 @@ def test_the_outline_needs_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     text = outline(load_config("smoke"))
     assert "Strength\n  NashConv (0: equilibrium): eval/kuhn_poker/nash_conv\n" in text
     assert os.environ.get("WANDB_BASE_URL") is None
+
+
+def test_a_run_with_gpus_has_a_panel_of_them() -> None:
+    gpus = load_config("smoke", ["generators.gpus=1", "learner.gpus=1"])
+    assert ("GPUs: busy share" in outline(gpus), "GPUs: busy share" in outline(load_config("smoke"))) == (True, False)
