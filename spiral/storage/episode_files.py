@@ -104,7 +104,9 @@ def _read(path: Path, columns: list[str] | None = None) -> "pa.Table":
 
     with parquet.ParquetFile(path, page_checksum_verification=True) as file:
         if file.schema_arrow != schema():  # it is beyond the page checksums
-            raise ValueError("its columns are not those of an episode file")
+            wanted, found = ({column.name: column.type for column in kinds} for kinds in (schema(), file.schema_arrow))
+            wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+            raise ValueError(f"not the columns of an episode file: {', '.join(wrong)}")
         return file.read(columns)
 
 
