@@ -12,8 +12,8 @@ WARM_UP_S = 60.0
 WARM_UP_STEPS = 20
 """A process grows in its first minute, and while the run takes its first steps with it: that is left out."""
 SETTLING_S = 900.0
-"""Of a life that is twice as long as this, only the second half counts: caches that fill (vLLM's and oneDNN's compiled
-products for each number of tokens, prompts) take up to half an hour."""
+"""Of a life that is more than twice as long as this, only the second half counts: generators were seen to grow for half
+an hour, and no longer."""
 LONG_S = 120.0
 """A life that is shorter than this after its warm-up has no slope of its own."""
 MOST = 100.0

@@ -2,17 +2,42 @@
 
 import importlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 from spiral.machine import GIB
-from spiral.types import GpuLoad, MachineLoad
 
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_S = 1.0
 """Time for which a measurement is used again: generators report many times a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuLoad:
+    """A GPU: the share of the last second or so in which it computed, and the share of its memory in use."""
+
+    busy: float
+    memory_use: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLoad:
+    """What a machine does at `at_s`, on a clock of its own, by whichever programs.
+
+    `cores_busy_s` counts the seconds that its cores have been busy, summed over `cores`; `memory_gib` is the memory in
+    use, `memory_use` its share of all, and `shared_memory_use` the share of /dev/shm in use.
+    """
+
+    at_s: float
+    cores: int
+    cores_busy_s: float
+    memory_gib: float
+    memory_use: float
+    shared_memory_use: float
+    gpus: tuple[GpuLoad, ...] = ()
 
 
 class LoadMeter:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from spiral.machine_load import MachineLoad
+
     Tokens = NDArray[np.int32]
     Floats = NDArray[np.float32]
     Bools = NDArray[np.bool_]
@@ -304,31 +306,6 @@ class EngineFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuLoad:
-    """A GPU: the share of the last second or so in which it computed, and the share of its memory in use."""
-
-    busy: float
-    memory_use: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineLoad:
-    """What a machine does at `at_s`, on a clock of its own, by whichever programs.
-
-    `cores_busy_s` counts the seconds that its cores have been busy, summed over `cores`; `memory_gib` is the memory in
-    use, `memory_use` its share of all, and `shared_memory_use` the share of /dev/shm in use.
-    """
-
-    at_s: float
-    cores: int
-    cores_busy_s: float
-    memory_gib: float
-    memory_use: float
-    shared_memory_use: float
-    gpus: tuple[GpuLoad, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a generator has done since its last report.
 
@@ -341,6 +318,6 @@ class Report:
     finished: tuple[tuple[int, EpisodeHeader], ...]
     figures: EngineFigures
     room: int
-    machine: MachineLoad | None = None
+    machine: "MachineLoad | None" = None
     stuck_s: float = 0.0
     blocked: tuple[int, str] | None = None

@@ -5,8 +5,8 @@ import time
 from dataclasses import fields
 
 from spiral.cluster.generators import Generators
-from spiral.machine_load import LoadMeter
-from spiral.types import EngineFigures, MachineLoad
+from spiral.machine_load import LoadMeter, MachineLoad
+from spiral.types import EngineFigures
 
 GAUGES = ("running", "waiting", "kv_use")
 

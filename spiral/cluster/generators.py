@@ -20,7 +20,8 @@ from spiral.cluster.reactor import Outcome, Reactor
 from spiral.cluster.reporting import POLL_S, linger_s
 from spiral.config import Config, RunFailed, RunInterrupted
 from spiral.errors import summary
-from spiral.types import Deal, EngineFigures, EpisodeHeader, MachineLoad, Report
+from spiral.machine_load import MachineLoad
+from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 
 KIND = "spiral.rollout.generator:Generator"
 HOUR_S = 3600.0

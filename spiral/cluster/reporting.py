@@ -5,8 +5,8 @@ POLL_S = 2.0
 LEAST_S = (0.01, 0.04)
 MOST_S = 1.0
 REPORTS_PER_S = (100, 25)
-"""Reports that the driver wants per second, beyond those of two generators: with more of them, each gathers news for
-longer before it reports.
+"""How many reports per second the driver wants from all generators together. One or two report after LEAST_S; the more
+there are, the longer each gathers news.
 
 The second numbers hold for generators that have matches in reserve, so that no seat is empty in the meantime.
 """

@@ -9,8 +9,8 @@ import pytest
 
 from spiral import machine_load
 from spiral.cluster.figures import FigureBook
-from spiral.machine_load import LoadMeter
-from spiral.types import EngineFigures, GpuLoad, MachineLoad
+from spiral.machine_load import GpuLoad, LoadMeter, MachineLoad
+from spiral.types import EngineFigures
 
 OURS = socket.gethostname()
 
