@@ -8,6 +8,7 @@ which shows no more than `observe(role)` says, and like it changes nothing.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from spiral.game.protocol import Game
@@ -58,6 +59,7 @@ def unmarked(drawn: Picture | None) -> Picture | None:
     return tuple(replace(row, tiles=tuple(replace(tile, marked=False) for tile in row.tiles)) for row in drawn)
 
 
+@lru_cache(4096)
 def poker_picture(role: int, cards: tuple[str, str], chips: tuple[int, int], public: str | None = None) -> Picture:
     """A hand of a two-player poker game as `role` sees it. A `public` card that is "" is not shown yet."""
     hands = (Tile(text=cards[seat] if seat == role else "", owner=seat, hidden=seat != role) for seat in (0, 1))
@@ -87,6 +89,7 @@ def drop_board(heads: str, rows: list[str], last: int | None) -> Picture:
     return (Row(kind="head", tiles=tuple(Tile(text=head) for head in heads)), *board)
 
 
+@lru_cache(4096)
 def mark_board(marks: str, letters: str, last: int | None) -> Picture:
     """A square board of cells, which are numbered from 0. In `marks` "0" and "1" are the roles' cells, " " is free.
 

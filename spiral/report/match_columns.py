@@ -58,6 +58,7 @@ class MatchColumns:
         self._matches: dict[str, list[Any]] = {name: [] for name in MATCH_COLUMNS}
         self._turns: dict[str, list[Any]] = {name: [] for name in TURN_COLUMNS}
         self._tokens: dict[str, list[int]] = {"piece": [], "logprob": []}
+        self._pictures: dict[int, tuple[Picture, int]] = {}  # numbered ones by id: to hash one takes long
 
     @property
     def size(self) -> int:
@@ -103,7 +104,7 @@ class MatchColumns:
         _append(self._turns, row)
         if done and cut:
             self._tokens["piece"] += map(text, cut)
-            self._tokens["logprob"] += np.nan_to_num(done.logprobs * -1000, posinf=1e6).round().astype(int).tolist()
+            self._tokens["logprob"] += np.fmin(done.logprobs * -1000, 1e6).round().astype(int).tolist()
 
     def _views(self, seats: Seats) -> tuple[int, int, int, int]:
         """The numbers of two texts and of two pictures."""
@@ -114,7 +115,12 @@ class MatchColumns:
         return self.texts.number(view.text)
 
     def _picture(self, view: View) -> int:
-        return self.pictures.number(view.picture)
+        picture = view.picture
+        if picture is None:
+            return NONE
+        if id(picture) not in self._pictures:
+            self._pictures[id(picture)] = (picture, self.pictures.number(picture))
+        return self._pictures[id(picture)][1]
 
     def data(self, special: Sequence[str]) -> dict[str, Any]:
         """The columns, as JSON takes them. `special` are the texts of special tokens."""

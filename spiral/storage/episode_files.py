@@ -100,11 +100,11 @@ class EpisodeFiles:
 def _read(path: Path, columns: list[str] | None = None) -> "pa.Table":
     from pyarrow import parquet
 
-    from spiral.storage.episode_table import schema
+    from spiral.storage.episode_table import SCHEMA
 
     with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-        if file.schema_arrow != schema():  # it is beyond the page checksums
-            wanted, found = ({column.name: column.type for column in kinds} for kinds in (schema(), file.schema_arrow))
+        if file.schema_arrow != SCHEMA:  # it is beyond the page checksums
+            wanted, found = ({column.name: column.type for column in kinds} for kinds in (SCHEMA, file.schema_arrow))
             wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
             raise ValueError(f"not the columns of an episode file: {', '.join(wrong)}")
         return file.read(columns)

@@ -1,7 +1,6 @@
 """Episodes as an Arrow table with one row per turn, and back."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -33,6 +32,23 @@ EPISODE_COLUMNS = {
     "duration_s": pa.float64(),
     "episode_error": pa.string(),
 }
+SCHEMA = pa.schema(
+    {
+        **EPISODE_COLUMNS,
+        "turn": pa.int32(),
+        "player": pa.string(),
+        "return": pa.float64(),
+        **TURN_COLUMNS,
+        **COMPLETION_COLUMNS,
+        "prompt_ids": pa.list_(pa.int32()),
+        "token_ids": pa.list_(pa.int32()),
+        "logprobs": pa.list_(pa.float32()),
+        "continuations": pa.list_(pa.float64()),
+        "advantage": pa.float32(),
+        "ratio": pa.float32(),
+    }
+)
+"""The columns of an episode file."""
 
 
 def to_table(
@@ -60,13 +76,7 @@ def to_table(
     columns["continuations"] = pa.array(_attributes(turns, "continuations"), pa.list_(pa.float64()))
     columns["advantage"] = _figures(advantages, turns)
     columns["ratio"] = _figures(ratios, turns)
-    return pa.table(columns)
-
-
-@lru_cache
-def schema() -> pa.Schema:
-    """The columns of every table that `to_table` makes."""
-    return to_table([], None, None).schema
+    return pa.table(columns, schema=SCHEMA)
 
 
 def to_episodes(table: pa.Table) -> list[Episode]:
