@@ -42,6 +42,9 @@ def check_installation() -> None:
 
 def check_games(config: Config) -> None:
     """Raise UserError for a game that cannot be played, or an opponent that cannot play it."""
+    for name in config.endpoints:
+        if scripted.is_script(name):
+            raise UserError(f"endpoints: {name} is the name of a scripted player; call it something else")
     for choice in config.games:
         game = make_game(choice.id)
         if config.model.name == models.TINY and game.legal_actions() is None:
@@ -55,7 +58,7 @@ def check_games(config: Config) -> None:
         ):
             models_of = (BASE, POLICY, PAST) if key == "league.opponents" else (BASE,)
             for opponent in opponents:
-                if opponent not in models_of:
+                if opponent not in (*models_of, *config.endpoints):
                     _require_script(key, opponent, choice.id, game)
 
 

@@ -7,14 +7,17 @@ token is held in a read-only NumPy array: Ray passes arrays between processes wi
 `Batch` holds tensors, and is defined in `spiral.learn.kernels.packing`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
     from spiral.machine_load import MachineLoad
+    from spiral.rollout.endpoint import EndpointUse
 
     Tokens = NDArray[np.int32]
     Floats = NDArray[np.float32]
@@ -74,8 +77,8 @@ def _equal(one: Any, other: Any) -> bool:
     """Equality of dataclasses that hold arrays: by type, field by field."""
     if type(one) is not type(other):
         return False
-    for field in fields(one):
-        a, b = getattr(one, field.name), getattr(other, field.name)
+    for name in (part.name for part in fields(one)):
+        a, b = getattr(one, name), getattr(other, name)
         if a.tolist() != b.tolist() if hasattr(a, "dtype") else a != b:
             return False
     return True
@@ -312,7 +315,7 @@ class Report:
     `finished` holds the header of each match that ended, by ticket. `room` is the number of matches that it wants to
     hold at once. `stuck_s` is the time since it last sampled a token or ended a match, while it holds matches.
     `blocked` names the match, by ticket, whose game has not returned from a call for longer than it may, and says so.
-    `machine` is the load of the machine that it is on.
+    `machine` is the load of the machine that it is on. `endpoints` is what it has asked of each since it started.
     """
 
     finished: tuple[tuple[int, EpisodeHeader], ...]
@@ -321,3 +324,4 @@ class Report:
     machine: "MachineLoad | None" = None
     stuck_s: float = 0.0
     blocked: tuple[int, str] | None = None
+    endpoints: "Mapping[str, EndpointUse]" = field(default_factory=dict)

@@ -5,7 +5,6 @@ engines as fit in each.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -15,17 +14,19 @@ from typing import Any
 from spiral.arena.contestants import Contestant
 from spiral.cluster.remote_model import RemoteModel, RemotePlayer, running_model
 from spiral.cluster.session import ray_session
-from spiral.config import RolloutConfig, load_config
+from spiral.config import EndpointConfig, RolloutConfig, load_config
 from spiral.evaluation.tournament import Result, ResultsFile, key_of, round_robin
 from spiral.headers import episode_header
 from spiral.machine import num_gpus
 from spiral.models import open_model
-from spiral.rollout.endpoint import Endpoint, EndpointSettings, EndpointUse
+from spiral.rollout.endpoint import Endpoint, EndpointUse
 from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.play import play
 from spiral.rollout.players import ScriptedPlayer, Seat
 from spiral.types import Match
 
+FAILURES_IN_A_ROW = 20
+"""So many failed calls of an endpoint, one after another, end an arena; it can be continued."""
 ENGINES_ON_CPU = 4
 """Engines that run at once on a machine without GPUs: each takes its weights, a KV cache and a second of start."""
 
@@ -35,7 +36,7 @@ class ArenaSettings:
     """What to play. `players` holds those of each game. `overrides` are config keys for models and endpoints.
 
     `engines`: models that may run at once; 0 is as many as there are GPUs for, or ENGINES_ON_CPU. `endpoint` holds
-    options of EndpointSettings, `prices` the price of a million prompt and completion tokens, by player.
+    keys of EndpointConfig, `prices` the price of a million prompt and completion tokens, by player.
     """
 
     games: tuple[str, ...]
@@ -152,10 +153,8 @@ class _Runner:
             if player.kind == "endpoint":
                 model, url = player.endpoint
                 price = self._settings.prices.get(name, (0.0, 0.0))
-                options = {"api_key": os.environ.get("OPENAI_API_KEY", "none"), **self._settings.endpoint}
-                self._endpoints[name] = Endpoint(
-                    EndpointSettings(model=model, url=url, price=price, **options), self._rollout()
-                )
+                config = EndpointConfig(model=model, url=url, price=price, **self._settings.endpoint)
+                self._endpoints[name] = Endpoint(config, self._rollout(), FAILURES_IN_A_ROW)
 
     def _rollout(self) -> RolloutConfig:
         """How endpoints are prompted: like models that no run has trained."""

@@ -1,11 +1,14 @@
-"""What the engines and their machines did since the last row of metrics."""
+"""What the engines, their machines and endpoints did since the last row of metrics."""
 
 import socket
 import time
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 
 from spiral.cluster.generators import Generators
 from spiral.machine_load import LoadMeter, MachineLoad
+from spiral.rollout.endpoint import EndpointUse
 from spiral.types import EngineFigures
 
 GAUGES = ("running", "waiting", "kv_use")
@@ -17,6 +20,7 @@ class FigureBook:
     def __init__(self, generators: Generators) -> None:
         self._generators = generators
         self._before: dict[str, tuple[object, EngineFigures]] = {}  # name -> (host, figures at the last row)
+        self._asked: dict[str, tuple[object, Mapping[str, EndpointUse]]] = {}  # the same of what endpoints were asked
         self._since_s = time.monotonic()
         self._meter = LoadMeter()
         self._loads = {socket.gethostname(): self._meter.measure()}  # by machine, at the last row
@@ -50,7 +54,19 @@ class FigureBook:
         row["perf/generator_busy"] = sum(busy) / max(1, len(busy))
         row["perf/sequences_running"] = sum(seats)
         row["faults/generator_restarts"] = self._generators.num_restarts
-        return row | self._machines()
+        return row | self._machines() | self._endpoints()
+
+    def _endpoints(self) -> dict[str, float]:
+        """`endpoint/<name>/...`: what all generators together have asked each endpoint."""
+        row: Counter[str] = Counter()
+        for name, member in self._generators.members.items():
+            host, old = self._asked.get(name, (None, {}))
+            self._asked[name] = (member.host, member.endpoints)
+            for endpoint, use in member.endpoints.items():
+                row.update({f"endpoint/{endpoint}/{key}": value for key, value in asdict(use).items()})
+                if host is member.host and endpoint in old:
+                    row.subtract({f"endpoint/{endpoint}/{key}": value for key, value in asdict(old[endpoint]).items()})
+        return dict(row)
 
     def _machines(self) -> dict[str, float]:
         """`machine/<host>/...` of this machine, and of those with a generator."""

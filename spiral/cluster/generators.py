@@ -6,7 +6,7 @@ Everything here happens in handlers of the reactor, so that play goes on whateve
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from spiral.cluster.reporting import POLL_S, linger_s
 from spiral.config import Config, RunFailed, RunInterrupted
 from spiral.errors import summary
 from spiral.machine_load import MachineLoad
+from spiral.rollout.endpoint import EndpointUse
 from spiral.types import Deal, EngineFigures, EpisodeHeader, Report
 
 KIND = "spiral.rollout.generator:Generator"
@@ -43,6 +44,7 @@ class Member:
     is_exchanging: bool = False
     figures: EngineFigures = field(default_factory=EngineFigures)
     machine: MachineLoad | None = None
+    endpoints: Mapping[str, EndpointUse] = field(default_factory=dict)
 
 
 class Generators:
@@ -155,7 +157,8 @@ class Generators:
         self.watch(member, references[0], "play", lambda report: self._reported(member, report, references[1:]))
 
     def _reported(self, member: Member, report: Report, episodes: Sequence[Any]) -> None:
-        member.is_exchanging, member.figures, member.machine = False, report.figures, report.machine
+        member.is_exchanging = False
+        member.figures, member.machine, member.endpoints = report.figures, report.machine, report.endpoints
         name = member.host.name
         arrivals = [self.dispatcher.finished(name, ticket, header) for ticket, header in report.finished]
         for trains, reference in zip((True, False), episodes, strict=True):

@@ -4,6 +4,7 @@ An unknown key is an error that names the nearest known key. Every key has a des
 prints.
 """
 
+from spiral.config.endpoint import EndpointConfig
 from spiral.config.files import describe, dump, load_config, override, packaged_configs
 from spiral.config.learner import LearnerConfig
 from spiral.config.tree import (
@@ -27,6 +28,7 @@ from spiral.errors import RunFailed, RunInterrupted, UserError
 __all__ = [
     "CheckpointConfig",
     "Config",
+    "EndpointConfig",
     "EpisodesConfig",
     "EvalConfig",
     "GameChoice",

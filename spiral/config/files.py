@@ -5,14 +5,14 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from spiral.config.section import Section
 from spiral.config.text import parse
-from spiral.config.tree import Config, GameChoice
+from spiral.config.tree import Config
 from spiral.errors import UserError
 from spiral.plugins import did_you_mean
 
@@ -97,10 +97,11 @@ def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str
         children = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
         text = (field.description or "").replace("\n", " ")
         if children:
-            is_list = children[0] is GameChoice
+            origin = get_origin(field.annotation)
+            of_many = "[]" if origin is tuple else ".NAME" if origin is dict else ""
             if text:
                 yield f"{prefix}{name}", "required" if field.is_required() else "", text
-            yield from _walk(children[0], f"{prefix}{name}[]." if is_list else f"{prefix}{name}.")
+            yield from _walk(children[0], f"{prefix}{name}{of_many}.")
         else:
             yield (
                 f"{prefix}{name}",

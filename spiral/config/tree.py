@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from pydantic import Field, model_validator
 
+from spiral.config.endpoint import EndpointConfig
 from spiral.config.learner import LearnerConfig
 from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
 from spiral.config.watchdog import WatchdogConfig
 from spiral.types import BASE, PAST, POLICY, AnswerFormat
+
+PlayerName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 
 
 class GameChoice(Section):
@@ -132,7 +135,8 @@ class LeagueConfig(Section):
 
     opponents: dict[str, Positive] = Field(default_factory=lambda: {POLICY: 1.0})
     """Shares of the matches by opponent: policy (itself), past (its past selves), base (the model without its LoRA
-    adapter), or a script. With others than itself, matches come in pairs: one deal, the seats swapped."""
+    adapter), the name of an endpoint, or a script. With others than itself, matches come in pairs: one deal, the seats
+    swapped."""
     past_every: Count = 10
     """Keep the policy versions 0, N, 2N, ... as past selves. They need learner.lora_rank."""
     past_keep: Count = 8
@@ -163,7 +167,8 @@ class EvalConfig(Section):
     pairs: Count = 100
     """Pairs of matches per game and opponent; a pair is one seed, played in both roles."""
     opponents: tuple[str, ...] = ("random",)
-    """Opponents: random, perfect, mcts:NUMBER, module:factory (docs/extending.md), or base (see league.opponents)."""
+    """Opponents: random, perfect, mcts:NUMBER, module:factory (docs/extending.md), the name of an endpoint, or base
+    (see league.opponents)."""
     nash_conv_states: Natural = 1000
     """Compute the exact NashConv of games with at most this many information states. 0: never."""
     nash_conv_samples: Natural = 0
@@ -243,6 +248,8 @@ class Config(Section):
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()
     league: LeagueConfig = LeagueConfig()
+    endpoints: dict[PlayerName, EndpointConfig] = Field(default_factory=dict)
+    """Models behind endpoints, by the name under which league.opponents and eval.opponents list them."""
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     episodes: EpisodesConfig = EpisodesConfig()
@@ -270,8 +277,10 @@ class Config(Section):
             )
         if "raise_opponents" in self.watchdog.action and set(self.league.opponents) <= {POLICY}:
             raise ValueError(
-                "watchdog.action raise_opponents needs others than policy in league.opponents: past, base or a script"
+                "watchdog.action raise_opponents needs others than policy in league.opponents, such as past"
             )
+        if reserved := {POLICY, PAST, BASE} & set(self.endpoints):
+            raise ValueError(f"endpoints: {min(reserved)} is the name of another player")
         opponents = {*self.league.opponents, *(self.eval.opponents if self.eval.every else ())}
         if BASE in opponents and not self.learner.lora_rank:
             raise ValueError(f"opponent {BASE} is the model below a LoRA adapter: set learner.lora_rank")

@@ -27,6 +27,8 @@ def check_cluster(
             yield from object_store(report, needs)
             if report.plugin_fault:
                 yield fault("plug-ins", "missing", report.plugin_fault, [report.name])
+            if places.generators[report.name]:
+                yield from endpoints(report, facts, config)
     yield from run_directories(asked, places, needs)
     if len(reports) > 1 and asked:
         yield from network(asked, places)
@@ -73,6 +75,16 @@ def model(report: NodeReport, facts: Facts, config: Config, needs: Needs) -> Ite
     else:
         size = f"{(needs.model - ROOM) / GIB:.1f} GiB" if needs.model_dir else "once it is there"
         yield ok(what, f"is sent by Ray when a run starts ({size})", where)
+
+
+def endpoints(report: NodeReport, facts: Facts, config: Config) -> Iterator[Finding]:
+    """Whether a node with generators reaches the models behind endpoints."""
+    for name, access in facts.endpoints.items():
+        what, where, endpoint = f"endpoint {name}", [report.name], config.endpoints[name]
+        if access.error:
+            yield fault(what, access.error, f"{endpoint.url} has to be reachable from there", where)
+        else:
+            yield ok(what, f"reachable; {endpoint.api_key_env} is {'set' if access.has_key else 'not set'}", where)
 
 
 def object_store(report: NodeReport, needs: Needs) -> Iterator[Finding]:

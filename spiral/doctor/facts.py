@@ -7,15 +7,18 @@ import netrc
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from spiral import network
+from spiral.config import EndpointConfig
+from spiral.errors import summary
 from spiral.machine import cache_dir, existing_parent, packages_that_break_vllm, usable_cores
 from spiral.storage.shared_memory import SHARED_MEMORY
 from spiral.storage.weight_files import model_files
@@ -24,6 +27,7 @@ PACKAGES = ("torch", "transformers", "ray", "peft", "textarena", "open_spiel", "
 SOURCES = ("spiral", "spiral_games")
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits")
 NVIDIA_SMI_S = 20.0
+ENDPOINT_S = 5.0
 SOCKET_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 MIB = 2**20
 
@@ -36,6 +40,7 @@ class Question:
     weights_dir: Path | None = None
     model_dir: Path | None = None
     model_sizes: Mapping[str, int]
+    endpoints: Mapping[str, EndpointConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Whether a machine reaches an endpoint: `error` says why not. `has_key`: its key is in the environment there."""
+
+    error: str
+    has_key: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """A machine. A package that is missing has no version; `gpu_error` says why GPUs could not be asked."""
 
@@ -79,10 +92,11 @@ class Facts:
     has_wandb_key: bool
     interfaces: tuple[str, ...]
     socket_variables: Mapping[str, str]
+    endpoints: Mapping[str, Access] = field(default_factory=dict)
 
 
 def gather(question: Question) -> Facts:
-    """The facts of this machine. Starts nothing but nvidia-smi, and writes nothing."""
+    """The facts of this machine. Starts nothing but nvidia-smi, writes nothing, and asks endpoints nothing."""
     gpus, gpu_error = _gpus()
     return Facts(
         hostname=platform.node(),
@@ -100,6 +114,7 @@ def gather(question: Question) -> Facts:
         has_wandb_key=_has_wandb_key(),
         interfaces=tuple(network.interfaces()),
         socket_variables={name: os.environ[name] for name in SOCKET_VARIABLES if os.environ.get(name)},
+        endpoints={name: _access(endpoint) for name, endpoint in question.endpoints.items()},
     )
 
 
@@ -166,6 +181,18 @@ def _place(path: Path) -> Place:
         is_writable=there.is_dir() and os.access(there, os.W_OK),
         identity=(status.st_ino, status.st_mtime_ns, status.st_ctime_ns),
     )
+
+
+def _access(endpoint: EndpointConfig) -> Access:
+    """Whether the endpoint's port is open to this machine. A key itself is not kept."""
+    has_key, error = bool(os.environ.get(endpoint.api_key_env)), ""
+    try:
+        url = urlsplit(endpoint.url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.hostname or "", port), timeout=ENDPOINT_S).close()
+    except (OSError, ValueError) as failure:
+        error = summary(failure)
+    return Access(error=error, has_key=has_key)
 
 
 def _has_wandb_key() -> bool:

@@ -55,4 +55,5 @@ class Needs:
             weights_dir=weights_dir.absolute() if weights_dir else None,
             model_dir=self.model_dir,
             model_sizes=sizes_of(self.model_dir) if self.model_dir else {},
+            endpoints=config.endpoints if config else {},
         )

@@ -18,15 +18,16 @@ from spiral.game.solve import DecisionPoint
 from spiral.headers import episode_header
 from spiral.machine_load import LoadMeter
 from spiral.rollout.concurrency import Concurrency
+from spiral.rollout.endpoint import Endpoint
 from spiral.rollout.environment import engine_environment
 from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.orphan import GENERATOR_PID
 from spiral.rollout.play import play
-from spiral.rollout.players import make_player
+from spiral.rollout.players import Seat, make_player
 from spiral.rollout.turn_server import TurnAnswer, TurnRequest, TurnServer
 from spiral.storage.weight_files import Files, verify
 from spiral.storage.weight_store import WeightStore
-from spiral.types import Deal, Episode, Report, Response, WeightsRef
+from spiral.types import Deal, Episode, Match, Report, Response, WeightsRef
 
 Exchange = tuple[Report, list[Episode], list[Episode]]
 """A report, and the episodes of the matches that it says are finished: for the learner, and for an evaluation."""
@@ -48,6 +49,7 @@ class Generator:
         self._waiting: deque[Deal] = deque()  # dealt, not begun
         self._playing: dict[int, Deal] = {}  # by ticket
         self._concurrency = Concurrency(config.generators.max_num_seqs)
+        self._endpoints: dict[str, Endpoint] = {}
         self._load = LoadMeter()
         self._news = threading.Condition()  # guards what follows
         self._finished: list[tuple[int, Episode, bool]] = []
@@ -64,6 +66,8 @@ class Generator:
 
         async def start() -> None:
             self._sampler = Sampler.start(self._model_dir, self._config, self._seed)
+            for name, endpoint in self._config.endpoints.items():
+                self._endpoints[name] = Endpoint(endpoint, self._config.rollout)
 
         self._run(start())
         self._engine = self._sampler.engine
@@ -111,7 +115,8 @@ class Generator:
             if ticket is not None:
                 blocked = (ticket, f"{match.game} (seed {match.seed}) has not returned from a call for {seconds:.0f} s")
         last_s = max(self._progress_s, self._engine.progress_s())
-        stuck_s = time.monotonic() - last_s if playing else 0.0
+        waits = any(endpoint.num_waiting for endpoint in self._endpoints.values())  # which has time limits of its own
+        stuck_s = time.monotonic() - last_s if playing and not waits else 0.0
         return Report(
             finished=finished,
             figures=figures,
@@ -119,6 +124,7 @@ class Generator:
             machine=self._load.measure(),
             stuck_s=stuck_s,
             blocked=blocked,
+            endpoints={name: endpoint.use for name, endpoint in self._endpoints.items()},
         )
 
     def _is_idle(self) -> bool:
@@ -151,20 +157,21 @@ class Generator:
         self._begin()
 
     async def _play(self, deal: Deal) -> Episode:
-        match = deal.match
-        first, second = (
-            make_player(label, match.game, f"{match.seed}/{role}", self._sampler.player)
-            for role, label in enumerate(match.players)
-        )
         limits = self._config.rollout
         return await play(
-            match,
-            (first, second),
+            deal.match,
+            (self._seat(deal.match, 0), self._seat(deal.match, 1)),
             illegal_retries=limits.illegal_retries,
             move_timeout_s=limits.move_timeout_s,
             calls=self._calls,
             branches=limits.branches if deal.trains else 0,
         )
+
+    def _seat(self, match: Match, role: int) -> Seat:
+        label = match.players[role]
+        if label in self._endpoints:
+            return self._endpoints[label].player()
+        return make_player(label, match.game, f"{match.seed}/{role}", self._sampler.player)
 
     def action_logprobs(self, game_id: str, points: Sequence[DecisionPoint], label: str) -> list[tuple[float, ...]]:
         """See `Sampler.action_logprobs`."""

@@ -5,10 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from spiral.game.new_game import write
 from spiral.run import Run
+from tests.endpoints import answer, serving
 from tests.integration.conftest import ROOT, ok, rows, spiral, start, trained_matches, wait_for_step, wait_until_gone
 
 PYPROJECT = """\
@@ -44,7 +48,14 @@ def documented_overrides() -> list[str]:
     return shlex.split(found.group(1).replace("\\\n", " "))
 
 
-def test_plugins_train_together_and_survive_a_kill(tmp_path: Path) -> None:
+@pytest.fixture
+def endpoint() -> Iterator[list[str]]:
+    """Overrides that make a model behind a URL an opponent. It always checks."""
+    with serving(lambda number, body: answer("[check]")) as (url, _):
+        yield [f"endpoints.checks={{model: m, url: '{url}'}}", "league.opponents={policy: 1, checks: 1}"]
+
+
+def test_plugins_train_together_and_survive_a_kill(tmp_path: Path, endpoint: list[str]) -> None:
     """Games from an installed package and from the working directory; the plug-ins as docs/extending.md has them."""
     package, site = tmp_path / "package", tmp_path / "site"
     write("count_up", package)
@@ -55,7 +66,15 @@ def test_plugins_train_together_and_survive_a_kill(tmp_path: Path) -> None:
     (tmp_path / "my_plugins.py").write_text(documented_plugins())
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
-    overrides = [*documented_overrides(), GAMES, "steps=4", "checkpoint.every=2", "eval.every=4", "eval.pairs=10"]
+    overrides = [
+        *documented_overrides(),
+        *endpoint,
+        GAMES,
+        "steps=4",
+        "checkpoint.every=2",
+        "eval.every=4",
+        "eval.pairs=10",
+    ]
     process = start("train", "smoke", *overrides, cwd=tmp_path, environment=environment)
     run_dir = tmp_path / "runs" / "plugins"
     wait_for_step(run_dir, process, 3)
@@ -72,6 +91,10 @@ def test_plugins_train_together_and_survive_a_kill(tmp_path: Path) -> None:
         assert f"eval/{game}/vs_my_plugins:checker/score" in last
     assert "game/kuhn_poker/role0/baseline" not in last, "RAE is not in use"
     assert last["train/rho_mean"] > 0
+    assert last["endpoint/checks/calls"] > 0 and last["endpoint/checks/errors"] == 0
+    assert "game/kuhn_poker/vs_checks/return_mean" in last
     episodes = [episode for step in (1, 2, 3, 4) for episode in Run.open(run_dir).episodes(step)]
     # The sink's count went through the checkpoint: it equals that of the episodes that were trained on.
     assert int((run_dir / "turns.txt").read_text()) == sum(len(episode.turns) for episode in episodes)
+    of_checks = [t for e in episodes for t in e.turns if e.match.players[t.role] == "checks"]
+    assert of_checks and all(turn.completion is None and turn.text == "[check]" for turn in of_checks)

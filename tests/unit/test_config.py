@@ -290,6 +290,32 @@ def test_describe_lists_nested_keys_with_defaults() -> None:
     assert rows["learner.learning_rate"] == "1e-06"
     assert rows["learner.importance_mask"] == "None"
     assert rows["wandb.mode"] == "auto"
+    assert rows["endpoints"] == "" and rows["endpoints.NAME.url"] == "required"
+
+
+TEACHER = "{model: 7, url: 'http://host:8000/v1', request: {seed: 1, logit_bias: null}}"
+
+
+def test_an_endpoint_is_read_from_the_command_line() -> None:
+    config = load_config("smoke", [f"endpoints.teacher={TEACHER}", "endpoints.teacher.retries=0"])
+    teacher = config.endpoints["teacher"]
+    assert (teacher.model, teacher.retries, teacher.request) == ("7", 0, {"seed": 1, "logit_bias": None})
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        (f"endpoints.past={TEACHER}", "past is the name of another player"),
+        (f"endpoints.'a/b'={TEACHER}", "endpoints"),
+        ("endpoints.t={model: m, url: 'https://key@host/v1'}", "endpoints.t.url"),
+        ("endpoints.t={model: m, url: 'host:8000'}", "endpoints.t.url"),
+        ("endpoints.t={model: m}", "endpoints.t.url"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_meant_is_refused(override: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        load_config("smoke", [override])
+    assert "\n" not in str(caught.value)
 
 
 def test_options_of_the_chat_template_keep_their_types() -> None:

@@ -249,6 +249,20 @@ def test_a_machine_without_a_cluster_is_examined_by_itself(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("alone")
+def test_endpoints_have_to_be_reachable_and_keys_are_not_kept(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    with listen("127.0.0.1") as server:
+        there = {"model": "m", "url": f"http://127.0.0.1:{server.getsockname()[1]}/v1", "api_key_env": "SOME_KEY"}
+        gone = {"model": "m", "url": "http://127.0.0.1:9/v1", "api_key_env": "NO_KEY"}
+        run = config(generators={"max_model_len": 512}, endpoints={"there": there, "gone": gone})
+        diagnosis = examine(run, limit_s=1)
+    found = {finding.what: finding for finding in diagnosis.findings}
+    assert (found["endpoint there"].state, found["endpoint there"].found) == ("ok", "reachable; SOME_KEY is set")
+    assert found["endpoint gone"].state == "fault" and "refused" in found["endpoint gone"].found
+    assert KEY not in str(diagnosis)
+
+
+@pytest.mark.usefixtures("alone")
 def test_too_few_gpus_are_a_fault() -> None:
     run = config(generators={"max_model_len": 512, "gpus": 1})
     found = {finding.what: finding for finding in examine(run, limit_s=1).findings}["room"]

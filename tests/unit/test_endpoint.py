@@ -1,13 +1,14 @@
 """Players behind endpoints, against a server on loopback that answers, is slow, refuses, or talks nonsense."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
 
-from spiral.config import RolloutConfig, UserError
+from spiral.config import EndpointConfig, RolloutConfig, UserError
 from spiral.game import make
-from spiral.rollout.endpoint import FAILURES_IN_A_ROW, Endpoint, EndpointSettings, EndpointUse
+from spiral.rollout.endpoint import Endpoint, EndpointUse
 from spiral.rollout.game_calls import GameCalls
 from spiral.rollout.play import play
 from spiral.rollout.players import PlayerFailed, ScriptedPlayer
@@ -16,17 +17,20 @@ from spiral.types import Episode, Match
 from tests.endpoints import Reply, answer, serving, slowly
 
 ROLLOUT = RolloutConfig(answer_format="bracket", max_tokens=64)
+MOST_FAILURES = 5
 
 
-def settings(url: str, **options: Any) -> EndpointSettings:
-    return EndpointSettings(**{"model": "m", "url": url, "timeout_s": 5.0, "retries": 2, **options})
+def settings(url: str, **options: Any) -> EndpointConfig:
+    return EndpointConfig(**{"model": "m", "url": url, "timeout_s": 5.0, "retries": 2, **options})
 
 
-def ask(settings: EndpointSettings, calls: int = 1) -> tuple[list[str | Exception], EndpointUse]:
+def ask(
+    settings: EndpointConfig, calls: int = 1, most_failures: int | None = MOST_FAILURES
+) -> tuple[list[str | Exception], EndpointUse]:
     """Ask the same question `calls` times, one after another; returns the answers or errors."""
 
     async def run() -> tuple[list[str | Exception], EndpointUse]:
-        endpoint = Endpoint(settings, ROLLOUT)
+        endpoint = Endpoint(settings, ROLLOUT, most_failures)
         answers: list[str | Exception] = []
         for _ in range(calls):
             try:
@@ -39,7 +43,7 @@ def ask(settings: EndpointSettings, calls: int = 1) -> tuple[list[str | Exceptio
     return asyncio.run(run())
 
 
-def play_kuhn(settings: EndpointSettings, rollout: RolloutConfig = ROLLOUT) -> Episode:
+def play_kuhn(settings: EndpointConfig, rollout: RolloutConfig = ROLLOUT) -> Episode:
     async def run() -> Episode:
         endpoint = Endpoint(settings, rollout)
         match = Match(id=0, game="kuhn_poker", seed=3, players=("m", "random"))
@@ -52,9 +56,10 @@ def play_kuhn(settings: EndpointSettings, rollout: RolloutConfig = ROLLOUT) -> E
     return asyncio.run(run())
 
 
-def test_a_request_holds_the_prompt_and_the_sampling_settings() -> None:
+def test_a_request_holds_the_prompt_and_the_sampling_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "secret")
     with serving(lambda number, body: answer("[check]")) as (url, bodies):
-        (text,), use = ask(settings(url, api_key="secret", request={"seed": 7, "top_k": 5, "max_tokens": None}))
+        (text,), use = ask(settings(url, api_key_env="SOME_KEY", request={"seed": 7, "top_k": 5, "max_tokens": None}))
     assert text == "[check]"
     assert bodies[0] == {
         "model": "m",
@@ -109,10 +114,26 @@ def test_what_another_attempt_cannot_cure_is_the_users() -> None:
 
 
 def test_a_server_that_is_gone_ends_the_arena() -> None:
-    errors, use = ask(settings("http://127.0.0.1:9/v1", retries=0), calls=FAILURES_IN_A_ROW)
-    assert [isinstance(error, PlayerFailed) for error in errors] == [True] * (FAILURES_IN_A_ROW - 1) + [False]
+    errors, use = ask(settings("http://127.0.0.1:9/v1", retries=0), calls=MOST_FAILURES)
+    assert [isinstance(error, PlayerFailed) for error in errors] == [True] * (MOST_FAILURES - 1) + [False]
     assert isinstance(errors[-1], UserError) and "times in a row" in str(errors[-1])
-    assert use.errors == FAILURES_IN_A_ROW
+    assert use.errors == MOST_FAILURES
+
+
+def test_a_run_waits_for_a_server_that_is_gone() -> None:
+    errors, _ = ask(settings("http://127.0.0.1:9/v1", retries=0), calls=MOST_FAILURES + 1, most_failures=None)
+    assert all(isinstance(error, PlayerFailed) for error in errors)
+
+
+def test_a_refused_request_is_the_users_only_until_one_was_answered() -> None:
+    refusal: Reply = (400, {"error": {"message": "stopped by a filter"}})
+    with serving(lambda number, body: answer("[bet]") if number == 0 else refusal) as (url, bodies):
+        (text, error), use = ask(settings(url), calls=2)
+    assert text == "[bet]" and isinstance(error, PlayerFailed) and "stopped by a filter" in str(error)
+    assert (use.retries, len(bodies)) == (0, 2)
+    with serving(lambda number, body: refusal) as (url, _):
+        (error,), _ = ask(settings(url))
+    assert isinstance(error, UserError)
 
 
 @pytest.mark.parametrize("nonsense", ["<html>", {"choices": []}, {"detail": "hello"}, []])
@@ -145,6 +166,23 @@ def test_an_illegal_answer_is_retried_with_the_reason_and_then_forfeits() -> Non
         episode = play_kuhn(settings(url))
     assert (episode.end_reason, episode.forfeit_by, episode.returns) == ("forfeit", 0, (-1.0, 1.0))
     assert "'raise' is not one of" in bodies[1]["messages"][0]["content"]
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    """Continuations of a match are played by copies of its players (`rollout.branches`)."""
+
+    async def run(url: str) -> None:
+        endpoint = Endpoint(settings(url), ROLLOUT.model_copy(update={"context": "conversation"}))
+        game, player = make("kuhn_poker", 3), endpoint.player()
+        await player.act(game, 0, "first", None)
+        await copy.copy(player).act(game, 0, "in a continuation", None)
+        await player.act(game, 0, "second", None)
+        await endpoint.close()
+
+    with serving(lambda number, body: answer("[bet]")) as (url, bodies):
+        asyncio.run(run(url))
+    assert [len(body["messages"]) for body in bodies] == [1, 3, 3]
+    assert "in a continuation" not in str(bodies[2])
 
 
 def test_in_a_conversation_the_chat_grows() -> None:

@@ -1,4 +1,4 @@
-"""The load of a machine, and what a row says about every machine of a run."""
+"""The load of a machine, and what a row says about every machine and endpoint of a run."""
 
 import socket
 import time
@@ -10,6 +10,7 @@ import pytest
 from spiral import machine_load
 from spiral.cluster.figures import FigureBook
 from spiral.machine_load import GpuLoad, LoadMeter, MachineLoad
+from spiral.rollout.endpoint import EndpointUse
 from spiral.types import EngineFigures
 
 OURS = socket.gethostname()
@@ -60,9 +61,10 @@ def test_gpus_are_those_that_nvml_can_tell_about(monkeypatch: pytest.MonkeyPatch
     assert LoadMeter().measure().gpus == (GpuLoad(busy=0.75, memory_use=0.25),)
 
 
-def member(host: str, machine: MachineLoad | None) -> Any:
+def member(host: str, machine: MachineLoad | None, **endpoints: EndpointUse) -> Any:
     seat = SimpleNamespace(node=SimpleNamespace(hostname=host))
-    return SimpleNamespace(host=SimpleNamespace(seat=seat), figures=EngineFigures(), machine=machine)
+    host_of = SimpleNamespace(seat=seat)
+    return SimpleNamespace(host=host_of, figures=EngineFigures(), machine=machine, endpoints=endpoints)
 
 
 def load(at_s: float, busy_s: float, gpus: tuple[GpuLoad, ...] = ()) -> MachineLoad:
@@ -92,3 +94,16 @@ def test_a_row_has_our_machine_and_those_of_generators() -> None:
     second = book.row()
     assert second["machine/far/cores_busy"] == pytest.approx(20 / (10 * 4))
     assert "machine/far/cores_busy" not in book.row(), "no report since then"
+
+
+def test_a_row_counts_what_all_generators_have_asked_since_the_last_one() -> None:
+    generators: Any = SimpleNamespace(members={}, num_restarts=0)
+    book = FigureBook(generators)
+    first, second = member("a", None, x=EndpointUse(calls=5, cost=0.5)), member("b", None, x=EndpointUse(calls=2))
+    generators.members = {"0": first, "1": second}
+    row = book.row()
+    assert (row["endpoint/x/calls"], row["endpoint/x/cost"], row["endpoint/x/errors"]) == (7, 0.5, 0)
+    first.endpoints = {"x": EndpointUse(calls=8, cost=0.75)}
+    generators.members["1"] = member("b", None, x=EndpointUse(calls=1))  # in another process: it counts from 0
+    row = book.row()
+    assert (row["endpoint/x/calls"], row["endpoint/x/cost"]) == (3 + 1, 0.25)

@@ -145,6 +145,15 @@ def test_an_unknown_opponent_is_refused(tree: dict[str, Any]) -> None:
     )
 
 
+def test_an_endpoint_can_be_an_opponent(tree: dict[str, Any]) -> None:
+    endpoint = {"model": "m", "url": "http://127.0.0.1:1/v1"}
+    tree |= {"eval": {"opponents": ["teacher"]}, "league": {"opponents": {"policy": 1, "teacher": 1}}}
+    assert complaint(tree).startswith("eval.opponents: unknown player 'teacher'")
+    check(tree | {"endpoints": {"teacher": endpoint}})
+    message = "endpoints: random is the name of a scripted player; call it something else"
+    assert complaint(tree | {"endpoints": {"random": endpoint}}) == message
+
+
 def test_games_that_can_be_enumerated_are_found(tree: dict[str, Any]) -> None:
     found = exact_games(Config.model_validate(tree))
     assert {game: len(points) for game, points in found.items()} == {"kuhn_poker": 12}

@@ -161,6 +161,11 @@ def _data(config: Config) -> tuple[Panel, ...]:
     stages = tuple(f"perf/{stage}_s" for stage in STAGES)
     evaluation = ("perf/eval_s",) if config.eval.every else ()
     cost = (Panel(title="Cost of 1,000 games", metrics=("perf/cost_per_1000_games",)),)
+    endpoints = (
+        Panel(title="Endpoints: calls, attempts and calls that failed", pattern="^endpoint/.+/(calls|retries|errors)$"),
+        Panel(title="Endpoints: tokens", pattern="^endpoint/.+_tokens$"),
+        Panel(title="Endpoints: cost", pattern="^endpoint/.+/cost$"),
+    )
     return (
         *(cost if config.monitor.price_per_hour else ()),
         Panel(title="Time of a step and an evaluation, in s", metrics=(*stages, *evaluation), is_stacked=True),
@@ -170,6 +175,7 @@ def _data(config: Config) -> tuple[Panel, ...]:
         Panel(title="Staleness, in policy versions", metrics=("rollout/staleness_mean",)),
         Panel(title="Void and dropped matches", metrics=("rollout/void", "rollout/dropped_stale")),
         Panel(title="Episodes and completions of a step", metrics=("rollout/episodes", "rollout/completions")),
+        *(endpoints if config.endpoints else ()),
     )
 
 

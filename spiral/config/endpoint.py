@@ -1,0 +1,28 @@
+"""An entry of the config's `endpoints` section."""
+
+from typing import Any
+
+from pydantic import Field
+
+from spiral.config.section import Count, Natural, NonNegative, Positive, Section
+
+
+class EndpointConfig(Section):
+    """A model behind an OpenAI-compatible endpoint, such as `vllm serve` or a hosted model."""
+
+    model: str
+    """The model's name at the endpoint."""
+    url: str = Field(pattern=r"^https?://[^@\s]+$")
+    """Base URL, such as http://host:8000/v1, without a key. Every machine with a generator must reach it."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key, on the machines with generators. An endpoint without keys needs none."""
+    timeout_s: Positive = 120.0
+    """Time limit of a request."""
+    retries: Natural = 4
+    """Further attempts, with growing pauses, where a request times out, is refused, or answered with 429 or 5xx."""
+    at_once: Count = 32
+    """Requests of one generator at the same time."""
+    price: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+    """Price of a million prompt tokens and of a million completion tokens, in any currency."""
+    request: dict[str, Any] = Field(default_factory=dict)
+    """Additions to the body of each request, such as {seed: 1}; a null removes a key from it."""
