@@ -1,5 +1,6 @@
 """The figures at the top of a report: how strong the policy was and is, and what the run did."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from spiral.monitor.console import short
 from spiral.monitor.files import Row
 from spiral.report.source import Source
+
+ILLEGAL = "rollout/illegal_rate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,11 @@ def strength(run: Source) -> list[Figure]:
     keys = {key for row in run.rows for key in row}
     found = []
     for pattern, sign, form in ((r"eval/(.+)/nash_conv$", -1, ".3f"), (r"eval/(.+)/vs_(.+)/score$", 1, "+.2f"),
-                                (r"rollout/(illegal_rate)$", -1, ".1%")):  # fmt: skip
+                                (f"({ILLEGAL})$", -1, ".1%")):  # fmt: skip
         for key in sorted(keys):
             if name := re.match(pattern, key):
                 rows = [row for row in run.rows if key in row]
-                if pattern.startswith("rollout"):
+                if key == ILLEGAL:
                     title = "illegal actions in self-play"
                 else:
                     title = f"{short(name[1])}: " + (f"score against {name[2]}" if sign > 0 else "NashConv")
@@ -43,17 +46,23 @@ def strength(run: Source) -> list[Figure]:
 
 def _figure(title: str, rows: Sequence[Row], key: str, sign: int, form: str) -> Figure:
     first, last = rows[0], rows[-1]
-    margin_key = key.removesuffix("score") + "ci95"
-    margins = [row.get(margin_key) if key.endswith("/score") else None for row in (first, last)]
+    margins = [_margin(row, key) for row in (first, last)]
     change = sign * (last[key] - first[key])
     return Figure(
         title=title,
         before=format(first[key], form),
         after=format(last[key], form),
-        margin="" if margins[1] is None else f"{margins[1]:.2f}",
+        margin=format(margins[1], form.lstrip("+")) if margins[1] else "",
         steps=f"step {first['step']:.0f} to {last['step']:.0f}",
-        better=None if abs(change) <= sum(margin or 0.0 for margin in margins) else change > 0,
+        better=None if abs(change) <= sum(margins) else change > 0,
     )
+
+
+def _margin(row: Row, key: str) -> float:
+    """The half-width of the 95% interval of a measure; 0 for one that is exact. Turns are taken to be independent."""
+    if key == ILLEGAL:
+        return 1.96 * math.sqrt(row[key] * (1 - row[key]) / row["rollout/completions"])
+    return row.get(key.removesuffix("score") + "ci95", 0.0) if key.endswith("/score") else 0.0
 
 
 def totals(run: Source) -> list[tuple[str, str]]:

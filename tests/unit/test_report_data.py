@@ -5,6 +5,7 @@ import json
 import re
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,17 @@ def test_headlines(run_dir: Path) -> None:
     assert (nash_conv.title, nash_conv.before, nash_conv.after) == ("kuhn_poker: NashConv", "0.970", "0.050")
     assert nash_conv.better and dict(headlines.totals(run))["matches trained on"] == f"{STEPS * PER_STEP}"
     assert [alarm.step for alarm in run.alarms] == [STEPS]  # entropy ends below its level
+
+
+@pytest.mark.parametrize(("after", "margin", "better"), [(0.007, "0.4%", None), (0.02, "0.7%", False), (0.0, "", True)])
+def test_a_difference_of_illegal_turns_within_the_intervals_is_none(
+    run_dir: Path, after: float, margin: str, better: bool | None
+) -> None:
+    (run,) = read_sources([run_dir])
+    rows = [{"step": step, "rollout/illegal_rate": rate, "rollout/completions": 1700.0}
+            for step, rate in ((1.0, 0.005), (2.0, after))]  # fmt: skip
+    (illegal,) = headlines.strength(replace(run, rows=rows))
+    assert (illegal.margin, illegal.better) == (margin, better)
 
 
 def test_settings_that_differ(tmp_path: Path, run_dir: Path) -> None:
