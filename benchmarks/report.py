@@ -74,7 +74,7 @@ def _open(page: Path) -> dict[str, Any]:
 
 
 def _take_screenshots(page: Path, directory: Path) -> None:
-    """Summary and curves, and a match that ended by the rules, at both widths and in both colour schemes."""
+    """Summary and curves, and a match of Kuhn poker that ended by the rules: both widths, both colour schemes."""
     with browser() as chromium:
         for width, height, scheme in (
             (1280, 900, "light"),
@@ -88,7 +88,8 @@ def _take_screenshots(page: Path, directory: Path) -> None:
             tab.wait_for_timeout(500)
             suffix = ("" if width == 1280 else f"-{width}") + ("" if scheme == "light" else "-dark")
             tab.screenshot(path=directory / f"report-summary{suffix}.png")
-            tab.select_option("#filters [name=game]", index=1)
+            kuhn = tab.locator("#filters [name=game] option", has_text="kuhn_poker").first.get_attribute("value")
+            tab.select_option("#filters [name=game]", kuhn)
             tab.select_option("#filters [name=end]", "finished")
             tab.select_option("#filters [name=sort]", value="newest")
             tab.locator("#list button").first.click()

@@ -101,7 +101,7 @@ class Result:
             commit=_commit(),
             minutes=minutes,
             first=round(curve[0][1], 4),
-            last=round(curve[-1][1], 4),
+            last=round(curve[-1][1], 5),
             last_five=round(statistics.fmean(value for _, value in curve[-5:]), 4),
             score=f"{measured[f'{against}/score']:.3f}" if target.beats_random else "",
             ci95=f"{measured[f'{against}/ci95']:.3f}" if target.beats_random else "",
