@@ -1,10 +1,27 @@
 """An entry of the config's `endpoints` section."""
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from spiral.config.section import Count, Natural, NonNegative, Positive, Section
+
+
+def _check_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^@\s]+", text):
+        raise ValueError("expected http://... or https://..., without a key")
+    return text
+
+
+def _check_player_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", text):
+        raise ValueError("a name begins with a letter, and has letters, digits, '_', '.' and '-'")
+    return text
+
+
+PlayerName = Annotated[str, AfterValidator(_check_player_name)]
+"""What an endpoint is called among players."""
 
 
 class EndpointConfig(Section):
@@ -12,7 +29,7 @@ class EndpointConfig(Section):
 
     model: str
     """The model's name at the endpoint."""
-    url: str = Field(pattern=r"^https?://[^@\s]+$")
+    url: Annotated[str, AfterValidator(_check_url)]
     """Base URL, such as http://host:8000/v1, without a key. Every machine with a generator must reach it."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key, on the machines with generators. An endpoint without keys needs none."""

@@ -6,13 +6,11 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from pydantic import Field, model_validator
 
-from spiral.config.endpoint import EndpointConfig
+from spiral.config.endpoint import EndpointConfig, PlayerName
 from spiral.config.learner import LearnerConfig
 from spiral.config.section import Count, FileName, Fraction, Natural, NonNegative, Positive, Section
 from spiral.config.watchdog import WatchdogConfig
 from spiral.types import BASE, PAST, POLICY, AnswerFormat
-
-PlayerName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 
 
 class GameChoice(Section):
