@@ -14,7 +14,7 @@ from typing import Any
 from spiral.arena.contestants import Contestant
 from spiral.cluster.remote_model import RemoteModel, RemotePlayer, running_model
 from spiral.cluster.session import ray_session
-from spiral.config import EndpointConfig, RolloutConfig, load_config
+from spiral.config import Config, load_config
 from spiral.evaluation.tournament import Result, ResultsFile, key_of, round_robin
 from spiral.headers import episode_header
 from spiral.machine import num_gpus
@@ -151,20 +151,21 @@ class _Runner:
         for name in sorted(names):
             player = self._contestants[name]
             if player.kind == "endpoint":
-                model, url = player.endpoint
-                price = self._settings.prices.get(name, (0.0, 0.0))
-                config = EndpointConfig(model=model, url=url, price=price, **self._settings.endpoint)
-                self._endpoints[name] = Endpoint(config, self._rollout(), FAILURES_IN_A_ROW)
+                config = self._config(player)
+                self._endpoints[name] = Endpoint(config.endpoints["it"], config.rollout, FAILURES_IN_A_ROW)
 
-    def _rollout(self) -> RolloutConfig:
-        """How endpoints are prompted: like models that no run has trained."""
+    def _config(self, player: Contestant) -> Config:
+        """A config with the endpoint `it`, prompted like models that no run has trained. Raises UserError."""
+        model, url = player.endpoint
+        price = self._settings.prices.get(player.name, (0.0, 0.0))
         tree = {
             "steps": 1,
             "model": {"name": "endpoint"},
+            "endpoints": {"it": {"model": model, "url": url, "price": price, **self._settings.endpoint}},
             "games": [{"id": game} for game in self._settings.games],
             "rollout": {"answer_format": "bracket", "max_tokens": 64},
         }
-        return load_config(tree, self._settings.overrides).rollout
+        return load_config(tree, self._settings.overrides)
 
     async def _play_round(self, matches: Sequence[Match]) -> None:
         """Play matches, `matches_at_once` at a time. The first error that no other match can escape ends them all."""

@@ -138,6 +138,7 @@ def test_matches_that_were_void_are_played_again(monkeypatch: pytest.MonkeyPatch
         (["random", "--game", "kuhn_poker"], "kuhn_poker: an arena needs two players or more, or --pool"),
         (["random", "perfect", "--game", "kuhn_pokr"], "did you mean"),
         (["random", "mcts:10", "--game", "kuhn_poker"], "players that can: perfect, random"),
+        (["random", "m@http://key@host/v1", "--game", "kuhn_poker"], "without a key"),
         (["random", "perfect", "--game", "kuhn_poker", "--price", "m=1"], "expected NAME=IN,OUT"),
         (["random", "perfect", "--game", "kuhn_poker", "--request", "[1]"], "expected a JSON object"),
     ],
