@@ -5,6 +5,7 @@ The framework's prompts are sent as chat messages; the answer's text is all that
 
 import asyncio
 import os
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +50,8 @@ class Endpoint:
         self.use = EndpointUse()
         self.messages = MessageBuilder.of(rollout)
         self.conversation = rollout.context == "conversation"
-        self.num_waiting = 0
+        self._num_waiting = 0
+        self._ended_s = float("-inf")
         self._config = config
         self._most_failures = most_failures
         self._client = AsyncOpenAI(
@@ -70,6 +72,10 @@ class Endpoint:
         """The model in one role of one match."""
         return EndpointPlayer(self)
 
+    def progress_s(self) -> float:
+        """time.monotonic() of the end of the last call; now, while there is one, which has time limits of its own."""
+        return time.monotonic() if self._num_waiting else self._ended_s
+
     async def complete(self, chat: list[Message]) -> str:
         """The text that the model answers. Time-outs, refused connections, 429 and 5xx are retried with a back-off.
 
@@ -78,12 +84,13 @@ class Endpoint:
         answered, or too many failures in a row.
         """
         self.use.calls += 1
-        self.num_waiting += 1
+        self._num_waiting += 1
         try:
             async with self._places:
                 return await self._ask(chat)
         finally:
-            self.num_waiting -= 1
+            self._num_waiting -= 1
+            self._ended_s = time.monotonic()
 
     async def _ask(self, chat: list[Message]) -> str:
         import openai

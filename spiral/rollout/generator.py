@@ -114,9 +114,9 @@ class Generator:
             ticket = next((t for t, deal in playing.items() if deal.match == match), None)
             if ticket is not None:
                 blocked = (ticket, f"{match.game} (seed {match.seed}) has not returned from a call for {seconds:.0f} s")
-        last_s = max(self._progress_s, self._engine.progress_s())
-        waits = any(endpoint.num_waiting for endpoint in self._endpoints.values())  # which has time limits of its own
-        stuck_s = time.monotonic() - last_s if playing and not waits else 0.0
+        works = (self._engine, *self._endpoints.values())
+        last_s = max(self._progress_s, *(work.progress_s() for work in works))
+        stuck_s = time.monotonic() - last_s if playing else 0.0
         return Report(
             finished=finished,
             figures=figures,

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -95,6 +96,25 @@ def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
     with serving(reply) as (url, _):
         (text,), use = ask(settings(url, timeout_s=0.5))
     assert (text, use.retries) == ("[bet]", 1)
+
+
+def test_waiting_for_an_answer_is_progress() -> None:
+    """A generator whose matches all wait for a slow endpoint does not hang, also at the moment when it has answered."""
+
+    async def run(url: str) -> tuple[float, float, float]:
+        endpoint, start_s = Endpoint(settings(url), ROLLOUT), time.monotonic()
+        before_s = endpoint.progress_s()
+        call = asyncio.create_task(endpoint.complete([{"role": "user", "content": "hello"}]))
+        await asyncio.sleep(0.3)
+        during_s = endpoint.progress_s() - start_s
+        await call
+        after_s = endpoint.progress_s() - start_s
+        await endpoint.close()
+        return before_s, during_s, after_s
+
+    with serving(lambda number, body: slowly(0.6, answer("[bet]"))) as (url, _):
+        before_s, during_s, after_s = asyncio.run(run(url))
+    assert before_s < 0 < 0.3 <= during_s < 0.6 <= after_s
 
 
 def test_a_server_that_stays_down_fails_the_player() -> None:
