@@ -33,7 +33,10 @@ def report(
     from spiral.report import write_report
 
     gc.disable()  # few of its many objects are in cycles: looking for those takes a tenth of the time
-    written = write_report(run_dirs, output or run_dirs[0] / "report.html", matches)
+    try:
+        written = write_report(run_dirs, output or run_dirs[0] / "report.html", matches)
+    finally:
+        gc.enable()
     for problem in written.problems:
         typer.echo(f"note: {problem}")
     typer.echo(
