@@ -77,8 +77,8 @@ def _equal(one: Any, other: Any) -> bool:
     """Equality of dataclasses that hold arrays: by type, field by field."""
     if type(one) is not type(other):
         return False
-    for name in (part.name for part in fields(one)):
-        a, b = getattr(one, name), getattr(other, name)
+    for part in fields(one):
+        a, b = getattr(one, part.name), getattr(other, part.name)
         if a.tolist() != b.tolist() if hasattr(a, "dtype") else a != b:
             return False
     return True
@@ -315,7 +315,7 @@ class Report:
     `finished` holds the header of each match that ended, by ticket. `room` is the number of matches that it wants to
     hold at once. `stuck_s` is the time since it last sampled a token or ended a match, while it holds matches.
     `blocked` names the match, by ticket, whose game has not returned from a call for longer than it may, and says so.
-    `machine` is the load of the machine that it is on. `endpoints` is what it has asked of each since it started.
+    `machine` is the load of the machine that it is on. `endpoints` counts its requests since it started.
     """
 
     finished: tuple[tuple[int, EpisodeHeader], ...]

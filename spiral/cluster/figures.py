@@ -62,10 +62,9 @@ class FigureBook:
         for name, member in self._generators.members.items():
             host, old = self._asked.get(name, (None, {}))
             self._asked[name] = (member.host, member.endpoints)
-            for endpoint, use in member.endpoints.items():
-                row.update({f"endpoint/{endpoint}/{key}": value for key, value in asdict(use).items()})
-                if host is member.host and endpoint in old:
-                    row.subtract({f"endpoint/{endpoint}/{key}": value for key, value in asdict(old[endpoint]).items()})
+            for sign, uses in ((1, member.endpoints), (-1, old if host is member.host else {})):
+                for endpoint, use in uses.items():
+                    row.update({f"endpoint/{endpoint}/{key}": sign * value for key, value in asdict(use).items()})
         return dict(row)
 
     def _machines(self) -> dict[str, float]:

@@ -162,7 +162,7 @@ def _data(config: Config) -> tuple[Panel, ...]:
     evaluation = ("perf/eval_s",) if config.eval.every else ()
     cost = (Panel(title="Cost of 1,000 games", metrics=("perf/cost_per_1000_games",)),)
     endpoints = (
-        Panel(title="Endpoints: calls, attempts and calls that failed", pattern="^endpoint/.+/(calls|retries|errors)$"),
+        Panel(title="Endpoints: calls, retries, errors", pattern="^endpoint/.+/(calls|retries|errors)$"),
         Panel(title="Endpoints: tokens", pattern="^endpoint/.+_tokens$"),
         Panel(title="Endpoints: cost", pattern="^endpoint/.+/cost$"),
     )
