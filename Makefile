@@ -63,7 +63,7 @@ train: venv
 
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not integration and not gpu" -n auto
-	$(BIN)/python -m pytest tests -m "integration and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests -m "integration and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,19 @@ PACKAGES = {  # folder: import package
 MAIN = "from spiral.cli import main; main()"
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+LONGEST_FIRST = (
+    *("smoke", "nodes", "chaos", "all_games", "slurm", "wandb", "arena_models", "resume", "reasoning", "engine", "api"),
+    *("collapse", "exploit", "plugins", "gpu_rehearsal", "transfer", "exactly_once", "engine_adapters"),
+)
+"""Files that take a minute or more. pytest-xdist deals files out in this order, so that the last ones are short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("integration")
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def command(*arguments: str) -> list[str]:
