@@ -36,8 +36,9 @@ class Node:
 class Seat:
     """The place of one actor. Ray reserves `cpus` and `gpus` for it.
 
-    With `cpus` the actor is pinned to that many cores of its machine, from number `first_core` on; otherwise it shares
-    all cores with the actors there, or with `sharers` of its own kind in equal parts, of which it gets part `part`.
+    With `cpus` the actor is pinned to that many cores of its machine, from number `first_core` on; otherwise to part
+    `part` of the cores in `sharers` equal parts. Actors of one kind have different parts. Learner and generators share
+    all cores if they work in turns; if they work at the same time, each kind has one half.
     """
 
     name: str
@@ -62,6 +63,7 @@ def place_learner(config: Config, nodes: Sequence[Node]) -> list[Seat]:
     Rank 0 writes checkpoints into the run directory. Raises UserError if the ranks do not fit.
     """
     cfg = config.learner
+    halves = 2 if _are_apart(config) and config.generators.count >= len(nodes) else 1
     gpus = int(cfg.gpus > 0) * (SHARE if config.generators.colocated else 1)
     names = ["learner"] if cfg.ranks == 1 else [f"learner_{rank}" for rank in range(cfg.ranks)]
     seats: list[Seat] = []
@@ -79,7 +81,7 @@ def place_learner(config: Config, nodes: Sequence[Node]) -> list[Seat]:
     before: Counter[str] = Counter()
     shared = []
     for seat in seats:
-        shared.append(replace(seat, part=before[seat.node.id], sharers=num_here[seat.node.id]))
+        shared.append(replace(seat, part=before[seat.node.id], sharers=halves * num_here[seat.node.id]))
         before[seat.node.id] += 1
     return shared
 
@@ -114,6 +116,7 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
         here = [seat for seat in [*taken, *seats] if seat.node.id == node.id]
         before = sum(other.id == node.id for _, other in chosen[:number])
         of_kind = load[node.id]
+        in_second_half = _are_apart(config) and node.id in of_learner
         seats.append(
             Seat(
                 name=name,
@@ -121,8 +124,8 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
                 cpus=cfg.cpus,
                 gpus=gpus,
                 first_core=_free_cores(here, cfg.cpus),
-                part=of_kind - sum(other.id == node.id for _, other in chosen) + before,
-                sharers=of_kind,
+                part=of_kind - sum(other.id == node.id for _, other in chosen) + before + in_second_half * of_kind,
+                sharers=of_kind + in_second_half * of_kind,
             )
         )
     return seats
@@ -165,6 +168,15 @@ def _free_cores(seats: Iterable[Seat], cpus: int) -> int:
     while any(core in taken for core in range(first, first + cpus)):
         first += 1
     return first
+
+
+def _are_apart(config: Config) -> bool:
+    """Whether learner and generators on one machine have different cores without having asked for a number of them.
+
+    Threads that wait for one another across two programs on the same cores make both several times as slow.
+    """
+    both = (config.learner, config.generators)
+    return config.rollout.max_staleness > 0 and not any(kind.gpus or kind.cpus for kind in both)
 
 
 def _generator_gpus(config: Config) -> float:

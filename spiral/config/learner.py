@@ -16,7 +16,8 @@ class LearnerConfig(Section):
     cpu_ranks: Count = 1
     """Processes over which the model is sharded if there are no GPUs."""
     cpus: Natural = 0
-    """CPU cores that each rank has to itself. 0: ranks without GPUs share all cores of their machine."""
+    """CPU cores that each rank has to itself. 0: ranks without GPUs share all cores of their machine, or half of them
+    if generators work there at the same time (`rollout.max_staleness`)."""
     loss: str = "reinforce"
     """Policy loss: the name of a plug-in, or module:function (docs/extending.md)."""
     advantage: str = "rae"

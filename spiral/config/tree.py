@@ -97,7 +97,8 @@ class GeneratorsConfig(Section):
     gpus: Natural = 0
     """GPUs per generator (tensor parallel). 0: run on the CPU."""
     cpus: Natural = 0
-    """CPU cores that a generator has to itself. 0: generators without GPUs share all cores of their machine."""
+    """CPU cores that a generator has to itself. 0: generators without GPUs share all cores of their machine, or half of
+    them if the learner works there at the same time (`rollout.max_staleness`)."""
     colocated: bool = False
     """One GPU for learner and generator, in turns: while one works, the other's weights are in main memory."""
     max_num_seqs: Count = 256

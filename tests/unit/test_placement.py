@@ -89,6 +89,21 @@ def test_ranks_of_the_learner_share_the_cores_of_their_machine() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["learner", "generators"])
+def test_learner_and_generators_have_half_the_cores_each_where_they_work_at_the_same_time(kind: str) -> None:
+    cfg = config("rollout.max_staleness=1", "generators.count=2")
+    learner = place_learner(cfg, [node(1)])
+    generators = place_generators(cfg, [node(1)], learner)
+    assert [seat.cores(range(8)) for seat in [*learner, *generators]] == [[0, 1, 2, 3], [4, 5], [6, 7]]
+    assert [seat.cores([7]) for seat in [*learner, *generators]] == [[7], [7], [7]]
+    (here, elsewhere) = place_generators(cfg, [node(2), node(1)], learner)
+    assert [seat.cores(range(8)) for seat in (here, elsewhere)] == [[4, 5, 6, 7], list(range(8))]
+    asked = config("rollout.max_staleness=1", f"{kind}.cpus=1")  # both are as they were asked for
+    assert [seat.sharers for seat in place_learner(asked, [node(1)])] == [1]
+    few = config("rollout.max_staleness=1", "generators.count=1")  # may be on the other machine
+    assert place_learner(few, [node(1), node(2)])[0].cores(range(8)) == list(range(8))
+
+
 def test_cores_are_those_of_the_machine_whatever_ray_was_told() -> None:
     seat = Seat(name="generator_0", node=node(1), cpus=2, gpus=0, first_core=2)
     assert seat.cores([4, 5]) == [4, 5]
