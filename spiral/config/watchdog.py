@@ -49,5 +49,5 @@ class WatchdogConfig(Section):
     """Largest difference of a token's logprob between learner and sampler, in nats. 1e-4 is usual on CPUs."""
     past: Levels = (0.45, 0.4)
     """Lowest mean probability to beat a past self, as estimated: the upper end of its 95% interval."""
-    nash_conv: Levels = (0.1, 0.2)
+    nash_conv: Levels = (0.05, 0.1)
     """Highest rise of a game's NashConv above its best so far, as a share of the game's max_return."""
