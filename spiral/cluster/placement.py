@@ -54,7 +54,7 @@ class Seat:
         if self.cpus:
             return sorted({usable[(self.first_core + i) % len(usable)] for i in range(self.cpus)})
         start, end = (len(usable) * part // self.sharers for part in (self.part, self.part + 1))
-        return list(usable[start:end]) or [usable[self.part % len(usable)]]
+        return list(usable[start : max(end, start + 1)])
 
 
 def place_learner(config: Config, nodes: Sequence[Node]) -> list[Seat]:

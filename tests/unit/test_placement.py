@@ -95,6 +95,7 @@ def test_learner_and_generators_have_half_the_cores_each_where_they_work_at_the_
     learner = place_learner(cfg, [node(1)])
     generators = place_generators(cfg, [node(1)], learner)
     assert [seat.cores(range(8)) for seat in [*learner, *generators]] == [[0, 1, 2, 3], [4, 5], [6, 7]]
+    assert [seat.cores(range(2)) for seat in [*learner, *generators]] == [[0], [1], [1]]
     assert [seat.cores([7]) for seat in [*learner, *generators]] == [[7], [7], [7]]
     (here, elsewhere) = place_generators(cfg, [node(2), node(1)], learner)
     assert [seat.cores(range(8)) for seat in (here, elsewhere)] == [[4, 5, 6, 7], list(range(8))]
