@@ -116,7 +116,7 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
         here = [seat for seat in [*taken, *seats] if seat.node.id == node.id]
         before = sum(other.id == node.id for _, other in chosen[:number])
         of_kind = load[node.id]
-        in_second_half = _are_apart(config) and node.id in of_learner
+        of_learners_half = of_kind if _are_apart(config) and node.id in of_learner else 0
         seats.append(
             Seat(
                 name=name,
@@ -124,8 +124,8 @@ def place_generators(config: Config, nodes: Sequence[Node], taken: Sequence[Seat
                 cpus=cfg.cpus,
                 gpus=gpus,
                 first_core=_free_cores(here, cfg.cpus),
-                part=of_kind - sum(other.id == node.id for _, other in chosen) + before + in_second_half * of_kind,
-                sharers=of_kind + in_second_half * of_kind,
+                part=of_learners_half + of_kind - sum(other.id == node.id for _, other in chosen) + before,
+                sharers=of_learners_half + of_kind,
             )
         )
     return seats
@@ -173,7 +173,7 @@ def _free_cores(seats: Iterable[Seat], cpus: int) -> int:
 def _are_apart(config: Config) -> bool:
     """Whether learner and generators on one machine have different cores without having asked for a number of them.
 
-    Threads that wait for one another across two programs on the same cores make both several times as slow.
+    Two programs on the same cores, each with as many OpenMP threads as there are, slow each other down.
     """
     both = (config.learner, config.generators)
     return config.rollout.max_staleness > 0 and not any(kind.gpus or kind.cpus for kind in both)
