@@ -31,6 +31,18 @@ from spiral.monitor.plot import plot
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "strength.csv"
 
+LEAGUE = (
+    "steps=160",
+    "rollout.episodes_per_step=408",
+    "learner.lora_rank=16",
+    "learner.lora_targets=[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj,lm_head]",
+    "learner.learning_rate=2e-3",
+    "learner.reference_ema=0.9",
+    "learner.reference_hold=20",
+    "learner.weight_ema=0.998",
+)
+"""A short run of leduc in which past selves can play, because adapters are trained: 65,280 matches."""
+
 VARIANTS = {
     "recipe": (),
     "kl_coef=0": ("learner.kl_coef=0",),
@@ -41,8 +53,11 @@ VARIANTS = {
     "momentum": ("learner.adam_beta1=0.9",),
     "one epoch": ("learner.epochs=1",),
     "bracket answers": ("rollout.answer_format=bracket",),
+    "adapters": LEAGUE,
+    "adapters, kl_coef=0": (*LEAGUE, "learner.kl_coef=0"),
+    "adapters, past selves": (*LEAGUE, "league.opponents={policy: 3, past: 1}"),
 }
-"""Overrides of a config: the recipe, and the recipe less one of its parts."""
+"""Overrides of a config: the recipe, the recipe less one of its parts, and three kinds of a league (of leduc)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ PAST = "past"
 
 EndReason = Literal["finished", "forfeit", "turn_cap", "void"]
 
-AnswerFormat = Literal["boxed", "bracket", "tag", "raw"]
+AnswerFormat = Literal["boxed", "bracket", "tag", "raw", "exact"]
 """Where the action is in a completion (see `spiral.rollout.answers`)."""
 
 

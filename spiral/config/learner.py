@@ -77,7 +77,7 @@ class LearnerConfig(Section):
     evaluated, exported and kept in checkpoints; matches to train on are played by the policy. null: no average."""
     entropy_coef: NonNegative = 0.0
     """Weight of an entropy bonus, exact for each trained token. It also rewards text that is not part of the answer, so
-    use it with rollout.answer_format raw."""
+    use it with rollout.answer_format exact."""
     entropy_end: NonNegative | None = None
     """Weight of the entropy bonus in the last step, approached linearly. null: entropy_coef."""
     lora_rank: Annotated[int, Ge(0), Le(512)] = 0

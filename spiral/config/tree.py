@@ -67,7 +67,8 @@ class RolloutConfig(Section):
     stop: tuple[str, ...] = ()
     """Strings that end a completion. What was sampled up to there is trained on."""
     answer_format: AnswerFormat = "boxed"
-    r"""Where the action is in a completion: last \boxed{}, last [...], <answer></answer>, or all of it."""
+    r"""Where the action is in a completion: the last \boxed{}, the last [...], <answer></answer>, or all of it: `raw`
+    ignores spaces around it and special tokens, `exact` accepts one sequence of tokens for each action."""
     context: Literal["turn", "conversation"] = "turn"
     """`turn`: each turn is a fresh prompt that holds the observation. `conversation`: one growing chat per role."""
     illegal_retries: Natural = 1

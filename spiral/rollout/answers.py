@@ -41,6 +41,10 @@ def _last_boxed(text: str) -> str | None:
     return text[slice(*best)] if best else None
 
 
+def _exact(text: str) -> str | None:
+    return text if text == text.strip() else None
+
+
 _FORMATS: dict[AnswerFormat, _Format] = {
     "boxed": _Format(
         "Reason step by step, then put your final answer within \\boxed{}.", "\\boxed{%s}", _last_boxed, True
@@ -50,6 +54,7 @@ _FORMATS: dict[AnswerFormat, _Format] = {
         "Reason step by step, then give your action as <answer>action</answer>.", "<answer>%s</answer>", _last_tag, True
     ),
     "raw": _Format("Answer with your action and nothing else.", "%s", lambda text: text, False),
+    "exact": _Format("Answer with your action and nothing else.", "%s", _exact, False),
 }
 
 

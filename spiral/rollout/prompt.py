@@ -155,6 +155,7 @@ class Prompter:
         self.tokenizer = tokenizer
         self.messages = messages
         self._cached_prompt = lru_cache(NUM_CACHED)(self._tokenised)
+        self._cached_closed = lru_cache(NUM_CACHED)(lambda text: self.closed(text).tolist())
 
     @property
     def answer_format(self) -> AnswerFormat:
@@ -208,9 +209,12 @@ class Prompter:
         return _tokens([*self.tokenizer.encode(cut, add_special_tokens=False), *closing])
 
     def read(self, token_ids: "Tokens") -> tuple[str, str | None]:
-        """The text of a completion, and the action in it."""
+        """The text of a completion, and the action in it. In the format `exact` each action has only one completion."""
         text = self.tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)
-        return text, self.action(text)
+        action = self.action(text)
+        if self.answer_format == "exact" and action is not None and token_ids.tolist() != self._cached_closed(action):
+            action = None
+        return text, action
 
     def action(self, text: str) -> str | None:
         """The action in the text of a completion, or None if there is none."""

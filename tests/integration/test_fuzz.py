@@ -188,7 +188,7 @@ def test_answers(text: str) -> None:
     for answer_format in get_args(AnswerFormat):
         action = parse_action(text, answer_format)
         assert action is None or action == action.strip() != ""
-        if answer_format != "raw":
+        if answer_format not in ("raw", "exact"):
             assert parse_action(text + format_answer("e4", answer_format), answer_format) == "e4"
 
 

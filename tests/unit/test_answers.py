@@ -7,7 +7,7 @@ import pytest
 from spiral.rollout.answers import asks_for_reasoning, format_answer, parse_action
 from spiral.types import AnswerFormat
 
-FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw")
+FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw", "exact")
 
 
 @pytest.mark.parametrize("answer_format", FORMATS)
@@ -101,6 +101,12 @@ def test_nested_brackets_hold_the_inner_one() -> None:
 
 def test_raw_is_the_stripped_text() -> None:
     assert parse_action("\n I call [4] \n", "raw") == "I call [4]"
+
+
+@pytest.mark.parametrize("text", [" call", "call\n", "\x1ecall"])
+def test_exact_is_the_text_without_anything_around_it(text: str) -> None:
+    assert parse_action(text, "exact") is None
+    assert parse_action(text, "raw") == "call"
 
 
 def test_a_degenerate_completion_is_parsed_in_linear_time() -> None:

@@ -14,7 +14,7 @@ from spiral.rollout.prompt import Message, MessageBuilder, PastTurn, Prompter, P
 from spiral.types import AnswerFormat, GameSpec
 
 Tokens = NDArray[np.int32]
-FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw")
+FORMATS: tuple[AnswerFormat, ...] = ("boxed", "bracket", "tag", "raw", "exact")
 SPEC = GameSpec(id="x", title="X", rules="Call or fold.", max_turns=1, max_return=1.0)
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -76,7 +76,7 @@ def joined(*parts: Tokens) -> Tokens:
 
 @pytest.mark.parametrize(
     ("answer_format", "hint"),
-    [("boxed", "\\boxed{}"), ("bracket", "square brackets"), ("tag", "<answer>"), ("raw", "else")],
+    [("boxed", "\\boxed{}"), ("bracket", "square brackets"), ("tag", "<answer>"), ("raw", "else"), ("exact", "else")],
 )
 def test_a_message_holds_rules_observation_and_instruction(answer_format: AnswerFormat, hint: str) -> None:
     rules, view, instruction = message("You hold the king.", answer_format).split("\n")
@@ -134,6 +134,20 @@ def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTra
     tokenizer.chat_template = None
     prompt = first_prompt(prompter_for(tokenizer), "You hold the king.")
     assert tokenizer.decode(prompt) == "Call or fold.\nYou hold the king.\nAnswer with your action and nothing else.\n"
+
+
+def test_exact_accepts_one_completion_for_each_action(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Otherwise an entropy bonus is collected with tokens that change nothing."""
+    raw, exact = prompter_for(tokenizer, "raw"), prompter_for(tokenizer, "exact")
+    answer = exact.answer_ids("or")
+    assert exact.read(answer) == ("or", "or")
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    letters = tokenizer.convert_tokens_to_ids(["o", "r"])
+    space = tokenizer.encode(" ", add_special_tokens=False)
+    others = ([start, *answer], [*space, *answer], [*answer[:-1], start, answer[-1]], [*letters, answer[-1]], answer[:-1])
+    for tokens in (np.array(other, np.int32) for other in others):
+        assert raw.read(tokens)[1] == "or"
+        assert exact.read(tokens)[1] is None, tokens
 
 
 @pytest.mark.parametrize("closed", [True, False])
