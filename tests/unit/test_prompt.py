@@ -139,15 +139,14 @@ def test_a_model_without_chat_template_reads_the_plain_message(tokenizer: PreTra
 def test_exact_accepts_one_completion_for_each_action(tokenizer: PreTrainedTokenizerFast) -> None:
     """Otherwise an entropy bonus is collected with tokens that change nothing."""
     raw, exact = prompter_for(tokenizer, "raw"), prompter_for(tokenizer, "exact")
-    answer = exact.answer_ids("or")
-    assert exact.read(answer) == ("or", "or")
-    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    letters = tokenizer.convert_tokens_to_ids(["o", "r"])
-    space = tokenizer.encode(" ", add_special_tokens=False)
-    others = ([start, *answer], [*space, *answer], [*answer[:-1], start, answer[-1]], [*letters, answer[-1]], answer[:-1])
-    for tokens in (np.array(other, np.int32) for other in others):
+    word, end = answer = exact.answer_ids("or").tolist()
+    assert exact.read(np.array(answer, np.int32)) == ("or", "or")
+    start, *letters = tokenizer.convert_tokens_to_ids(["<|im_start|>", "o", "r"])
+    (space,) = tokenizer.encode(" ", add_special_tokens=False)
+    for other in ([start, word, end], [space, word, end], [word, start, end], [*letters, end], [word]):
+        tokens = np.array(other, np.int32)
         assert raw.read(tokens)[1] == "or"
-        assert exact.read(tokens)[1] is None, tokens
+        assert exact.read(tokens)[1] is None, other
 
 
 @pytest.mark.parametrize("closed", [True, False])
