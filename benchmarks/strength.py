@@ -54,8 +54,8 @@ VARIANTS = {
     "one epoch": ("learner.epochs=1",),
     "bracket answers": ("rollout.answer_format=bracket",),
     "adapters": LEAGUE,
-    "adapters, kl_coef=0": (*LEAGUE, "learner.kl_coef=0"),
-    "adapters, past selves": (*LEAGUE, "league.opponents={policy: 3, past: 1}"),
+    "adapters kl_coef=0": (*LEAGUE, "learner.kl_coef=0"),
+    "adapters past selves": (*LEAGUE, "league.opponents={policy: 3, past: 1}"),
 }
 """Overrides of a config: the recipe, the recipe less one of its parts, and three kinds of a league (of leduc)."""
 
@@ -238,11 +238,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", choices=TARGETS, default="quickstart")
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="none: only print what there is")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["recipe"])
+    parser.add_argument(
+        "--variants", nargs="+", default=["recipe"], help="names of VARIANTS; to draw, also others of the CSV file"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further overrides, for trials")
     parser.add_argument("--out", type=Path, default=Path("runs/strength"))
     parser.add_argument("--plot", type=Path, help="draw NashConv over the steps of all runs of the variants")
     options = parser.parse_args()
+    if options.seeds and (unknown := set(options.variants) - set(VARIANTS)):
+        parser.error(f"no variant {', '.join(sorted(unknown))}: choose from {', '.join(VARIANTS)}")
     options.out.mkdir(parents=True, exist_ok=True)
     for variant in options.variants:
         for seed in options.seeds:
