@@ -210,9 +210,10 @@ class Prompter:
 
     def read(self, token_ids: "Tokens") -> tuple[str, str | None]:
         """The text of a completion, and the action in it. In the format `exact` each action has only one completion."""
-        text = self.tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)
+        tokens = token_ids.tolist()
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         action = self.action(text)
-        if self.answer_format == "exact" and action is not None and token_ids.tolist() != self._cached_closed(action):
+        if self.answer_format == "exact" and action is not None and tokens != self._cached_closed(action):
             action = None
         return text, action
 
