@@ -57,7 +57,7 @@ VARIANTS = {
     "adapters kl_coef=0": (*LEAGUE, "learner.kl_coef=0"),
     "adapters past selves": (*LEAGUE, "league.opponents={policy: 3, past: 1}"),
 }
-"""Overrides of a config: the recipe, the recipe less one of its parts, and leduc with adapters, alone and against past selves."""
+"""Overrides of a config: the recipe, the recipe less one of its parts, and leduc with adapters."""
 
 
 @dataclass(frozen=True, slots=True)
