@@ -32,8 +32,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "strength.csv"
 
 LEAGUE = (
-    "steps=160",
-    "rollout.episodes_per_step=408",
+    "steps=120",
     "learner.lora_rank=16",
     "learner.lora_targets=[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj,lm_head]",
     "learner.learning_rate=2e-3",
@@ -41,7 +40,7 @@ LEAGUE = (
     "learner.reference_hold=20",
     "learner.weight_ema=0.998",
 )
-"""A short run of leduc in which past selves can play, because adapters are trained: 65,280 matches."""
+"""A short run of leduc in which past selves can play, because adapters are trained: 97,920 matches."""
 
 VARIANTS = {
     "recipe": (),
