@@ -139,6 +139,13 @@ def test_levels_are_those_of_the_config_and_null_is_never() -> None:
     assert [(finding.name, finding.level) for finding in found] == [("kl", 2)]
 
 
+def test_illegal_answers_from_the_second_step_on_are_an_alarm() -> None:
+    """The lowest mean of five rows would be 0.8: nothing that follows is much above it."""
+    levels, found = watch(CALM, *[{**CALM, "rollout/illegal_rate": 1.0}] * WINDOW)
+    assert [row.get("watchdog/illegal") for row in levels] == [None] * (WINDOW - 1) + [2, 2]
+    assert [finding.level for finding in found if finding.name == "illegal"] == [2]
+
+
 def test_few_matches_against_past_selves_prove_no_loss() -> None:
     few = {**CALM, "league/win_rate_mean": 0.2, "league/win_rate_mean_ci95": 0.28}
     assert watch(few)[1] == []

@@ -21,7 +21,10 @@ Measured = tuple[float, str]
 
 
 class History:
-    """The newest WINDOW values of each followed metric: their mean, and the first and the lowest mean so far."""
+    """The newest WINDOW values of each followed metric: their mean, and the first and the lowest mean so far.
+
+    The lowest includes the means of the first rows, fewer than WINDOW: a collapse may be complete before there are more.
+    """
 
     def __init__(self, scales: Mapping[str, float]) -> None:
         self.scales = scales  # by game: max_return
@@ -38,10 +41,11 @@ class History:
                 if len(recent) == WINDOW:
                     self._lowest_before[key] = min(self._lowest_before.get(key, recent[0]), recent[0])
                 recent.append(value)
+                mean = fmean(recent)
+                self.lowest[key] = min(self.lowest.get(key, mean), mean)
                 if len(recent) == WINDOW:
-                    mean = self.mean[key] = fmean(recent)
+                    self.mean[key] = mean
                     self.first.setdefault(key, mean)
-                    self.lowest[key] = min(self.lowest.get(key, mean), mean)
 
     def rise(self, key: str) -> float | None:
         """How far even the lowest of the newest values is above the lowest before them: not while a metric falls."""
