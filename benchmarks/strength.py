@@ -43,6 +43,9 @@ LEAGUE = (
 )
 """A short run of leduc in which past selves can play, because adapters are trained: 97,920 matches."""
 
+PLAIN = ("learner.kl_coef=0", "learner.entropy_coef=0", "learner.entropy_end=null")
+"""Neither a reference nor an entropy bonus, which without one fills an answer with anything that is not sampled yet."""
+
 VARIANTS = {
     "recipe": (),
     "kl_coef=0": ("learner.kl_coef=0",),
@@ -54,7 +57,7 @@ VARIANTS = {
     "one epoch": ("learner.epochs=1",),
     "bracket answers": ("rollout.answer_format=bracket",),
     "adapters": LEAGUE,
-    "adapters kl_coef=0": (*LEAGUE, "learner.kl_coef=0"),
+    "adapters plain": (*LEAGUE, *PLAIN),
     "adapters past selves": (*LEAGUE, "league.opponents={policy: 3, past: 1}"),
 }
 """Overrides of a config: the recipe, the recipe less one of its parts, and leduc with adapters."""
