@@ -28,9 +28,17 @@ class ModelConfig(Section):
     name: str
     """builtin/tiny, builtin/smollm2-135m-instruct, a directory, or a Hugging Face hub id."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of the sampler's weights and of the learner's computation. On CPUs float32 is faster."""
-    warmup_steps: Natural = 600
-    """builtin/tiny only: supervised steps on random legal play of the configured games before self-play begins."""
+    """Data type of the sampler's weights and of the learner's computation. On CPUs bfloat16 is faster only where they
+    compute in it (AVX512-BF16, AMX)."""
+    warmup_steps: Natural | None = None
+    """Built-in models only: supervised steps on random legal play of the configured games before self-play begins.
+    null: 600 for builtin/tiny, 0 for others."""
+
+    @model_validator(mode="after")
+    def _built_in(self) -> "ModelConfig":
+        if self.warmup_steps and not self.name.startswith("builtin/"):
+            raise ValueError(f"warmup_steps: only built-in models are warmed up, and {self.name} is none")
+        return self
 
 
 class RunConfig(Section):

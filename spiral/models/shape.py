@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from spiral.config import Config, UserError
-from spiral.models import hub
+from spiral.models import hub, smollm2
+from spiral.models.names import SMOLLM2
 from spiral.models.resolver import check_available, resolve
 
 
@@ -81,6 +82,8 @@ class ModelShape:
 def _config_dir(config: Config) -> Path:
     """A directory with the model's config.json. Of a hub model nothing else is downloaded."""
     check_available(config.model.name)
+    if config.model.name == SMOLLM2:
+        return smollm2.convert(print)  # a warm-up takes minutes, and leaves the shape as it is
     if config.model.name.startswith("builtin/") or Path(config.model.name).exists():
         return resolve(config)
     return hub.download(config.model.name, config_only=True)

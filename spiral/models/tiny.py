@@ -1,7 +1,5 @@
 """builtin/tiny: a two-layer Llama with its own tokenizer, warmed up on random legal play of the configured games."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,7 +10,6 @@ from spiral.config import Config
 from spiral.models import warmup
 from spiral.models.cache import build_once, cache_dir
 from spiral.models.names import TINY, TINY_CONTEXT
-from spiral.rollout.answers import format_answer
 from spiral.rollout.prompt import Message, MessageBuilder, Prompter
 
 if TYPE_CHECKING:
@@ -27,6 +24,8 @@ CHAT_TEMPLATE = """\
 # Kept as tokens of their own: a bracketed answer, a digit, a single capital, a line break. Merges may otherwise cross
 # spaces (as in SuperBPE), so that a paragraph of rules costs the tiny model few tokens.
 PRETOKEN = r"\[\w+\]|\d|\b[A-Z]\b|\n"
+RECIPE = warmup.Recipe(learning_rate=4e-3, batch_size=128)
+NUM_STEPS = 600  # of the warm-up
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,11 @@ def build(config: Config, say: Callable[[str], None]) -> Path:
     def write(directory: Path) -> None:
         say(f"building {TINY}: a warm-up on random legal play, once")
         start_s = time.monotonic()
-        chats = _chats(config, warmup.NUM_MATCHES)
+        chats = warmup.chats(config, warmup.NUM_MATCHES)
         tokenizer = _train_tokenizer(chats)
         model = _new_model(tokenizer)
         prompter = Prompter(tokenizer, MessageBuilder.of(config.rollout))
-        loss = warmup.imitate(model, prompter, chats, config.model.warmup_steps)
+        loss = warmup.imitate(model, prompter, chats, RECIPE, _num_steps(config))
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         say(f"{TINY} is ready: warmed up on random legal play in {time.monotonic() - start_s:.0f} s, loss {loss:.3f}")
@@ -66,19 +65,12 @@ def build(config: Config, say: Callable[[str], None]) -> Path:
 
 def cached_at(config: Config) -> Path:
     """The directory of the model cache for the configured games and prompt. Raises UserError as `build` does."""
-    # The cache key covers all that the result depends on; rendered play shows any change in a game's or prompt's text.
-    answer_format, steps = config.rollout.answer_format, config.model.warmup_steps
-    recipe = [asdict(_Architecture()), _chats(config, 8), answer_format, list(config.rollout.stop), steps]
-    recipe += [CHAT_TEMPLATE, PRETOKEN, warmup.NUM_MATCHES, warmup.BATCH_SIZE, warmup.LEARNING_RATE]
-    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    key = warmup.cache_key(config, RECIPE, _num_steps(config), asdict(_Architecture()), CHAT_TEMPLATE, PRETOKEN)
     return cache_dir() / f"tiny-{key}"
 
 
-def _chats(config: Config, num_matches: int) -> list[tuple[list[Message], str]]:
-    """The messages and the answer of each example of random legal play."""
-    messages, answer_format = MessageBuilder.of(config.rollout), config.rollout.answer_format
-    examples = warmup.random_play([game.id for game in config.games], num_matches)
-    return [(messages.build(e.spec, e.observation, e.error), format_answer(e.action, answer_format)) for e in examples]
+def _num_steps(config: Config) -> int:
+    return NUM_STEPS if config.model.warmup_steps is None else config.model.warmup_steps
 
 
 def _train_tokenizer(chats: list[tuple[list[Message], str]]) -> "PreTrainedTokenizerBase":

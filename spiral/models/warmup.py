@@ -1,27 +1,35 @@
 """Supervised warm-up of a model on random legal play, so that it answers in the right format before self-play."""
 
+import hashlib
+import json
 import random
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spiral.config import UserError
+from spiral.config import Config, UserError
 from spiral.game import make, try_step
-from spiral.models.names import TINY
-from spiral.rollout.prompt import Message, Prompter
+from spiral.rollout.answers import format_answer
+from spiral.rollout.prompt import Message, MessageBuilder, Prompter
 from spiral.types import GameSpec, TrainingSample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NUM_MATCHES = 1500  # per game
-BATCH_SIZE = 128
 CHUNK = 4096  # tokens
-LEARNING_RATE = 4e-3
 RETRY_SHARE = 0.05  # of examples that show the reason why an illegal answer was refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model is warmed up: the peak of a one-cycle learning rate, and examples per step."""
+
+    learning_rate: float
+    batch_size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +56,7 @@ def random_play(game_ids: Iterable[str], num_matches: int) -> list[Example]:
             while (role := game.role_to_move()) is not None:
                 actions = game.legal_actions()
                 if not actions:
-                    raise UserError(
-                        f"model {TINY} cannot be warmed up on {game_id}: it does not list its legal actions"
-                    )
+                    raise UserError(f"no model can be warmed up on {game_id}: it does not list its legal actions")
                 observation, error = game.observe(role), None
                 if seen and rng.random() < RETRY_SHARE and (wrong := rng.choice(seen)) not in actions:
                     error = try_step(game, wrong)
@@ -62,8 +68,29 @@ def random_play(game_ids: Iterable[str], num_matches: int) -> list[Example]:
     return examples
 
 
+def chats(config: Config, num_matches: int) -> list[tuple[list[Message], str]]:
+    """The messages and the answer of each example of random legal play of the configured games."""
+    messages, answer_format = MessageBuilder.of(config.rollout), config.rollout.answer_format
+    examples = random_play([game.id for game in config.games], num_matches)
+    return [(messages.build(e.spec, e.observation, e.error), format_answer(e.action, answer_format)) for e in examples]
+
+
+def cache_key(config: Config, recipe: Recipe, num_steps: int, *more: Any) -> str:
+    """12 hex digits that depend on everything a warm-up does, and on `more`. Raises UserError as `random_play` does.
+
+    Rendered play shows any change in a game's or prompt's text.
+    """
+    stop = list(config.rollout.stop)
+    content = [*more, chats(config, 8), config.rollout.answer_format, stop, num_steps, NUM_MATCHES, asdict(recipe)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
 def imitate(
-    model: "PreTrainedModel", prompter: Prompter, chats: Sequence[tuple[list[Message], str]], num_steps: int
+    model: "PreTrainedModel",
+    prompter: Prompter,
+    chats: Sequence[tuple[list[Message], str]],
+    recipe: Recipe,
+    num_steps: int,
 ) -> float:
     """Train `model` to give the answer of each (messages, answer). Returns the mean loss of the last steps, in nats."""
     import torch
@@ -75,12 +102,12 @@ def imitate(
     from spiral.learn.kernels.sample_table import SampleTable
 
     model.set_attn_implementation(PACKED_ATTENTION)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=max(2, num_steps))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=max(2, num_steps))
     rng = random.Random(0)
     losses = []
-    for _ in track(range(num_steps), description=f"warming up {TINY}"):
-        chosen = [_training_sample(prompter, *rng.choice(chats)) for _ in range(BATCH_SIZE)]
+    for _ in track(range(num_steps), description="warming up the model"):
+        chosen = [_training_sample(prompter, *rng.choice(chats)) for _ in range(recipe.batch_size)]
         table = SampleTable.of(sorted(chosen, key=lambda sample: len(sample.token_ids)))
         batch = make_batch(table, range(len(table)), current_version=0)
         states = predicting_states(model, batch)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from spiral import models
 from spiral.config import Config, UserError
 from spiral.game import make
-from spiral.models import warmup
+from spiral.models import smollm2, tiny, warmup
 from spiral.models.cache import build_once
 from spiral.rollout.prompt import MessageBuilder, Prompter
 from spiral_games.kuhn_poker import KuhnPoker
@@ -24,10 +27,10 @@ class FreeText(KuhnPoker):
         return None
 
 
-def config(name: str = "builtin/tiny") -> Config:
+def config(name: str = "builtin/tiny", warmup_steps: int | None = 2) -> Config:
     tree = {
         "steps": 1,
-        "model": {"name": name, "warmup_steps": 2},
+        "model": {"name": name, "warmup_steps": warmup_steps if name.startswith("builtin/") else None},
         "games": [{"id": "kuhn_poker"}],
         "rollout": {"answer_format": "bracket"},
     }
@@ -140,9 +143,7 @@ def test_every_game_is_played_equally_often() -> None:
 
 
 def test_a_game_without_listed_actions_cannot_be_used_for_warmup() -> None:
-    with pytest.raises(
-        UserError, match="builtin/tiny cannot be warmed up on .*FreeText: it does not list its legal actions"
-    ):
+    with pytest.raises(UserError, match="no model can be warmed up on .*FreeText: it does not list its legal actions"):
         warmup.random_play([f"{__name__}:FreeText"], 1)
 
 
@@ -162,7 +163,7 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_the_tiny_model_is_built_once_and_then_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIRAL_CACHE", str(tmp_path))
     monkeypatch.setattr(warmup, "NUM_MATCHES", 5)
-    monkeypatch.setattr(warmup, "BATCH_SIZE", 4)
+    monkeypatch.setattr(tiny, "RECIPE", warmup.Recipe(learning_rate=4e-3, batch_size=4))
     said: list[str] = []
     assert models.cached(config()) is None
     directory = models.resolve(config(), said.append)
@@ -181,3 +182,32 @@ def test_the_tiny_model_is_built_once_and_then_cached(tmp_path: Path, monkeypatc
     prompter = Prompter(AutoTokenizer.from_pretrained(directory), MessageBuilder("bracket"))
     assert len(prompter.answer_ids("bet")) == 2
     assert prompter.read(prompter.answer_ids("bet")) == ("[bet]", "bet")
+
+
+def test_smollm2_is_warmed_up_only_if_the_config_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model stands in for the packaged one, whose conversion takes half a minute."""
+    monkeypatch.setenv("SPIRAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(warmup, "NUM_MATCHES", 5)
+    monkeypatch.setattr(tiny, "RECIPE", warmup.Recipe(learning_rate=4e-3, batch_size=4))
+    packaged = models.resolve(config(), lambda _: None)
+    monkeypatch.setattr(smollm2, "gguf_file", lambda: packaged)
+    monkeypatch.setattr(smollm2, "convert", lambda say: packaged)
+    warm, cold = config("builtin/smollm2-135m-instruct"), config("builtin/smollm2-135m-instruct", warmup_steps=None)
+    assert models.resolve(cold) == packaged
+
+    said: list[str] = []
+    assert models.cached(warm) is None
+    directory = models.resolve(warm, said.append)
+    assert models.cached(warm) == directory != packaged
+    assert len(said) == 2
+    assert models.resolve(warm, said.append) == directory
+    assert len(said) == 2
+    before, after = (load_file(path / "model.safetensors") for path in (packaged, directory))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_only_built_in_models_are_warmed_up() -> None:
+    tree = config("org/model").model_dump()
+    with pytest.raises(ValidationError, match="only built-in models are warmed up, and org/model is none"):
+        Config.model_validate({**tree, "model": {"name": "org/model", "warmup_steps": 2}})

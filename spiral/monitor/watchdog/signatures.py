@@ -23,7 +23,7 @@ Measured = tuple[float, str]
 class History:
     """The newest WINDOW values of each followed metric: their mean, and the first and the lowest mean so far.
 
-    The lowest includes the means of the first rows, fewer than WINDOW: a collapse may be complete before there are more.
+    The lowest includes means of the first rows, of which there are fewer: a collapse may take no more than two steps.
     """
 
     def __init__(self, scales: Mapping[str, float]) -> None:
