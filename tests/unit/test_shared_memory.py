@@ -70,12 +70,14 @@ def test_directories_in_use_are_not_touched(tmp_path: Path) -> None:
 
 
 def test_programs_that_the_process_starts_do_not_hold_the_lock(tmp_path: Path) -> None:
-    program = HOLDER.replace("time.sleep(60)", "import os; os.execv('/bin/sleep', ['sleep', '60'])")
+    shell = ["sh", "-c", "echo started; exec sleep 60"]
+    program = HOLDER.replace("time.sleep(60)", f"import os; os.execv('/bin/sh', {shell})")
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     path = Path(child.stdout.readline().strip())
-    while "sleep" not in Path(f"/proc/{child.pid}/comm").read_text():
-        pass
+    assert (
+        child.stdout.readline() == "started\n"
+    )  # the kernel lets go of the lock before the new program's first instruction
     remove_stale(tmp_path)
     child.kill()
     child.communicate()
