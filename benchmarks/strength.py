@@ -44,7 +44,7 @@ LEAGUE = (
 """A short run of leduc in which past selves can play, because adapters are trained: 97,920 matches."""
 
 PLAIN = ("learner.kl_coef=0", "learner.entropy_coef=0", "learner.entropy_end=null")
-"""Neither a reference nor an entropy bonus, which without one fills an answer with anything that is not sampled yet."""
+"""Neither a reference nor an entropy bonus: without a reference the bonus fills answers with text not yet sampled."""
 
 VARIANTS = {
     "recipe": (),

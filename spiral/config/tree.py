@@ -37,7 +37,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _built_in(self) -> "ModelConfig":
         if self.warmup_steps and not self.name.startswith("builtin/"):
-            raise ValueError(f"warmup_steps: only built-in models are warmed up, and {self.name} is none")
+            raise ValueError(f"warmup_steps: only built-in models are warmed up, and {self.name} is not one")
         return self
 
 

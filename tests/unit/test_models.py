@@ -209,5 +209,5 @@ def test_smollm2_is_warmed_up_only_if_the_config_says_so(tmp_path: Path, monkeyp
 
 def test_only_built_in_models_are_warmed_up() -> None:
     tree = config("org/model").model_dump()
-    with pytest.raises(ValidationError, match="only built-in models are warmed up, and org/model is none"):
+    with pytest.raises(ValidationError, match="only built-in models are warmed up, and org/model is not one"):
         Config.model_validate({**tree, "model": {"name": "org/model", "warmup_steps": 2}})
